@@ -1,0 +1,240 @@
+#include "vit.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+struct vit_run {
+    struct backend *backend;
+    struct vit_dims dims;
+    const struct vit_weights *weights;
+    struct stream *stream;
+    int max_batch;
+    void *memory;  // every activation, one allocation
+    float *logits; // (max_batch, K) on the host
+
+    void *pixels;        // (B, S, S, 3) uint8
+    void *patches;       // (B, N, P*P*3) activations
+    void *x;             // (B, T, C) fp32, the residual stream
+    void *normed;        // (B, T, C) activations
+    void *qkv;           // (B, T, 3, NH, HS) activations
+    void *attended;      // (B, T, C) activations
+    void *hidden;        // (B, T, M) activations
+    void *device_logits; // (B, K) fp32
+};
+
+int64_t vit_flops(const struct vit_dims *d)
+{
+    int64_t tokens = vit_tokens(d), channels = d->C;
+    int64_t patches = (tokens - 1) * 3 * d->P * d->P * channels;
+    int64_t linear = tokens * channels * (4 * channels + 2 * (int64_t)d->M);
+    int64_t attention = 2 * tokens * tokens * channels;
+    return 2 * (patches + d->L * (linear + attention) + channels * d->K);
+}
+
+enum value { BYTE, ACTIVATION, FLOAT };
+
+struct activation_row {
+    size_t field; // in struct vit_run
+    enum value value;
+    int64_t per_image;
+};
+
+// Cuts every activation buffer from one allocation.
+static enum status allocate_activations(struct vit_run *run)
+{
+    const struct vit_dims *d = &run->dims;
+    struct backend *backend = run->backend;
+    int64_t tokens = vit_tokens(d), channels = tokens * d->C;
+    const struct activation_row rows[] = {
+        {offsetof(struct vit_run, pixels), BYTE, (int64_t)d->S * d->S * 3},
+        {offsetof(struct vit_run, patches), ACTIVATION, (tokens - 1) * d->P * d->P * 3},
+        {offsetof(struct vit_run, x), FLOAT, channels},
+        {offsetof(struct vit_run, normed), ACTIVATION, channels},
+        {offsetof(struct vit_run, qkv), ACTIVATION, 3 * channels},
+        {offsetof(struct vit_run, attended), ACTIVATION, channels},
+        {offsetof(struct vit_run, hidden), ACTIVATION, tokens * d->M},
+        {offsetof(struct vit_run, device_logits), FLOAT, d->K},
+    };
+    const size_t value_bytes[] = {
+        [BYTE] = 1, [ACTIVATION] = backend->activation_bytes, [FLOAT] = sizeof(float)};
+    size_t offset[COUNT(rows)], total = 0;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        size_t bytes =
+            (size_t)rows[i].per_image * value_bytes[rows[i].value] * (size_t)run->max_batch;
+        offset[i] = total;
+        total += (bytes + 255) & ~(size_t)255;
+    }
+    TRY(backend->ops->alloc(backend, total, &run->memory));
+    for (size_t i = 0; i < COUNT(rows); i++)
+        *(void **)(void *)((char *)run + rows[i].field) = (char *)run->memory + offset[i];
+
+    void *logits;
+    size_t logit_bytes = sizeof(float) * (size_t)d->K * (size_t)run->max_batch;
+    TRY(backend->ops->alloc_host(backend, logit_bytes, &logits));
+    run->logits = logits;
+    return STATUS_OK;
+}
+
+enum status vit_run_create(const struct vit_dims *dims, const struct vit_weights *weights,
+                           int max_batch, struct vit_run **out)
+{
+    struct vit_run *run = calloc(1, sizeof *run);
+    if (!run)
+        return status_fail(STATUS_OUT_OF_MEMORY, "network: out of memory");
+    run->backend = weights->backend;
+    run->dims = *dims;
+    run->weights = weights;
+    run->max_batch = max_batch;
+    enum status status = run->backend->ops->stream_create(run->backend, &run->stream);
+    if (status == STATUS_OK)
+        status = allocate_activations(run);
+    if (status != STATUS_OK) {
+        vit_run_free(run);
+        return status;
+    }
+    *out = run;
+    return STATUS_OK;
+}
+
+void vit_run_free(struct vit_run *run)
+{
+    if (!run)
+        return;
+    struct backend *backend = run->backend;
+    backend->ops->stream_free(run->stream);
+    backend->ops->free(backend, run->memory);
+    backend->ops->free_host(backend, run->logits);
+    free(run);
+}
+
+enum status vit_set_image(struct vit_run *run, int index, const uint8_t *pixels)
+{
+    size_t bytes = (size_t)run->dims.S * (size_t)run->dims.S * 3;
+    void *slot = (uint8_t *)run->pixels + bytes * (size_t)index;
+    return run->backend->ops->upload(run->stream, slot, pixels, bytes);
+}
+
+static enum status embed(struct vit_run *run, int B)
+{
+    const struct vit_weights *w = run->weights;
+    return run->backend->ops->embed(run->stream, &(struct embed_args){
+                                                     .x = run->x,
+                                                     .patches = run->patches,
+                                                     .pixels = run->pixels,
+                                                     .weight = w->patch_weight,
+                                                     .bias = w->patch_bias,
+                                                     .class_token = w->class_token,
+                                                     .position = w->position,
+                                                     .B = B,
+                                                     .S = run->dims.S,
+                                                     .P = run->dims.P,
+                                                     .C = run->dims.C,
+                                                 });
+}
+
+// Normalises the first `tokens` tokens of each image (all, or the class token) into run->normed.
+static enum status layernorm(struct vit_run *run, const void *weight, const void *bias, int B,
+                             int tokens)
+{
+    const struct vit_dims *d = &run->dims;
+    int all = vit_tokens(d);
+    return run->backend->ops->layernorm(run->stream,
+                                        &(struct layernorm_args){
+                                            .out = run->normed,
+                                            .x = run->x,
+                                            .weight = weight,
+                                            .bias = bias,
+                                            .x_stride = tokens == all ? d->C : (int64_t)all * d->C,
+                                            .rows = B * tokens,
+                                            .C = d->C,
+                                            .epsilon = d->epsilon,
+                                        });
+}
+
+// A matrix product over the first `tokens` tokens of each image. Only the residual stream has rows
+// that are not dense: with one token, it takes the class token of each image.
+static enum status linear(struct vit_run *run, enum linear_kind kind, void *out, const void *in,
+                          const void *weight, const void *bias, int B, int tokens, int rows,
+                          int columns)
+{
+    int all = vit_tokens(&run->dims);
+    bool sparse = kind == LINEAR_RESIDUAL && tokens != all;
+    return run->backend->ops->linear(run->stream,
+                                     &(struct linear_args){
+                                         .kind = kind,
+                                         .out = out,
+                                         .in = in,
+                                         .weight = weight,
+                                         .bias = bias,
+                                         .out_stride = sparse ? (int64_t)all * rows : rows,
+                                         .B = B,
+                                         .rows = tokens,
+                                         .N = rows,
+                                         .K = columns,
+                                     });
+}
+
+static enum status attention(struct vit_run *run, int B, int queries)
+{
+    const struct vit_dims *d = &run->dims;
+    return run->backend->ops->attention(run->stream, &(struct attention_args){
+                                                         .out = run->attended,
+                                                         .qkv = run->qkv,
+                                                         .B = B,
+                                                         .T = vit_tokens(d),
+                                                         .NH = d->NH,
+                                                         .HS = d->C / d->NH,
+                                                         .queries = queries,
+                                                     });
+}
+
+// One encoder block. `tokens` is how many tokens of each image go on past the attention.
+static enum status encoder(struct vit_run *run, const struct vit_layer *layer, int B, int tokens)
+{
+    const struct vit_dims *d = &run->dims;
+    int all = vit_tokens(d), channels = d->C;
+    TRY(layernorm(run, layer->ln_1_weight, layer->ln_1_bias, B, all));
+    TRY(linear(run, LINEAR_BIAS, run->qkv, run->normed, layer->in_proj_weight, layer->in_proj_bias,
+               B, all, 3 * channels, channels));
+    TRY(attention(run, B, tokens));
+    TRY(linear(run, LINEAR_RESIDUAL, run->x, run->attended, layer->out_proj_weight,
+               layer->out_proj_bias, B, tokens, channels, channels));
+    TRY(layernorm(run, layer->ln_2_weight, layer->ln_2_bias, B, tokens));
+    TRY(linear(run, LINEAR_GELU, run->hidden, run->normed, layer->mlp_in_weight, layer->mlp_in_bias,
+               B, tokens, d->M, channels));
+    return linear(run, LINEAR_RESIDUAL, run->x, run->hidden, layer->mlp_out_weight,
+                  layer->mlp_out_bias, B, tokens, channels, d->M);
+}
+
+// The whole network as a list of ops. The class token alone is classified, so in the last layer
+// nothing else is computed past the attention.
+static enum status enqueue_network(void *context, int B)
+{
+    struct vit_run *run = context;
+    const struct vit_weights *w = run->weights;
+    const struct vit_dims *d = &run->dims;
+    TRY(embed(run, B));
+    for (int i = 0; i < d->L; i++)
+        TRY(encoder(run, &w->layers[i], B, i < d->L - 1 ? vit_tokens(d) : 1));
+    TRY(layernorm(run, w->ln_weight, w->ln_bias, B, 1));
+    return linear(run, LINEAR_LOGITS, run->device_logits, run->normed, w->head_weight, w->head_bias,
+                  B, 1, d->K, d->C);
+}
+
+enum status vit_forward(struct vit_run *run, int batch, const float **logits)
+{
+    const struct backend_ops *ops = run->backend->ops;
+    size_t bytes = sizeof(float) * (size_t)batch * (size_t)run->dims.K;
+    TRY(ops->run(run->stream, batch, run->max_batch, enqueue_network, run));
+    TRY(ops->download(run->stream, run->logits, run->device_logits, bytes));
+    TRY(ops->sync(run->stream));
+    *logits = run->logits;
+    return STATUS_OK;
+}
+
+enum status vit_run_peak(struct vit_run *run, double *flops)
+{
+    return run->backend->ops->peak(run->stream, flops);
+}

@@ -1,0 +1,5 @@
+#pragma once
+// Files of config/ that are part of the binary (server/assets.S puts them there).
+
+extern const char asset_models_json[], asset_models_json_end[];
+extern const char asset_imagenet1k_txt[], asset_imagenet1k_txt_end[];

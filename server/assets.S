@@ -1,0 +1,13 @@
+// Puts files of config/ into the binary's read-only data, for include/assets.h. The build passes
+// -I config, where .incbin looks them up.
+#define ASSET(name, path)                                                                          \
+    .global asset_##name, asset_##name##_end;                                                      \
+    .balign 64;                                                                                    \
+    asset_##name: .incbin path;                                                                    \
+    asset_##name##_end: .byte 0
+
+    .section .rodata
+    ASSET(models_json, "models.json")
+    ASSET(imagenet1k_txt, "imagenet1k.txt")
+
+    .section .note.GNU-stack,"",@progbits

@@ -1,0 +1,360 @@
+// See include/weights.h. Inside the program a tensor has one name, torchvision's; names[] below is
+// where the names of the other layouts are known.
+
+#include "weights.h"
+#include "safetensors.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are read without swapping bytes");
+
+enum layout { TORCHVISION, TORCHVISION_LEGACY, TIMM, LAYOUT_COUNT };
+
+// A file has a layout if it holds the layout's mark; the first that fits in the order tried here
+// is taken, so a mark that another layout has too comes last.
+static const struct {
+    enum layout layout;
+    const char *title, *mark;
+} marks[] = {
+    {TIMM, "timm", "cls_token"},
+    {TORCHVISION_LEGACY, "torchvision before 0.14",
+     "encoder.layers.encoder_layer_0.mlp.linear_1.weight"},
+    {TORCHVISION, "torchvision", "class_token"},
+};
+
+// How a name begins in each layout; {i} is the number of the encoder layer. What follows ("weight",
+// "bias") is the same in all of them. NULL: as in torchvision. A name without a row is the same
+// everywhere.
+static const char *const names[][LAYOUT_COUNT] = {
+    {"class_token", NULL, "cls_token"},
+    {"conv_proj.", NULL, "patch_embed.proj."},
+    {"encoder.pos_embedding", NULL, "pos_embed"},
+    {"encoder.layers.encoder_layer_{i}.ln_1.", NULL, "blocks.{i}.norm1."},
+    {"encoder.layers.encoder_layer_{i}.self_attention.in_proj_", NULL, "blocks.{i}.attn.qkv."},
+    {"encoder.layers.encoder_layer_{i}.self_attention.out_proj.", NULL, "blocks.{i}.attn.proj."},
+    {"encoder.layers.encoder_layer_{i}.ln_2.", NULL, "blocks.{i}.norm2."},
+    {"encoder.layers.encoder_layer_{i}.mlp.0.", "encoder.layers.encoder_layer_{i}.mlp.linear_1.",
+     "blocks.{i}.mlp.fc1."},
+    {"encoder.layers.encoder_layer_{i}.mlp.3.", "encoder.layers.encoder_layer_{i}.mlp.linear_2.",
+     "blocks.{i}.mlp.fc2."},
+    {"encoder.ln.", NULL, "norm."},
+    {"heads.head.", NULL, "head."},
+};
+
+struct weights {
+    struct safetensors *file; // NULL: random
+    enum layout layout;
+    char name[256]; // of the file without its directory, for errors
+    uint64_t seed;
+};
+
+int64_t tensor_count(const struct tensor_info *tensor)
+{
+    int64_t count = 1;
+    for (int i = 0; i < tensor->rank; i++)
+        count *= tensor->shape[i];
+    return count;
+}
+
+// What follows the pattern in the name, NULL if the name does not begin with it.
+static const char *match(const char *pattern, const char *name, int *layer)
+{
+    const char *hole = strstr(pattern, "{i}");
+    const size_t head = hole ? (size_t)(hole - pattern) : strlen(pattern);
+    if (strncmp(name, pattern, head) != 0)
+        return NULL;
+    name += head;
+    if (!hole)
+        return name;
+    char *end;
+    *layer = (int)strtol(name, &end, 10);
+    const size_t tail = strlen(hole + 3);
+    return end > name && strncmp(end, hole + 3, tail) == 0 ? end + tail : NULL;
+}
+
+// The name in the file of a canonical name.
+struct file_name {
+    char text[160];
+};
+
+static struct file_name translate(enum layout layout, const char *canonical)
+{
+    struct file_name out;
+    for (size_t row = 0; row < sizeof names / sizeof names[0]; row++) {
+        int layer = 0;
+        const char *rest = match(names[row][TORCHVISION], canonical, &layer);
+        const char *pattern = names[row][layout];
+        if (!rest || !pattern)
+            continue;
+        const char *hole = strstr(pattern, "{i}");
+        if (hole)
+            snprintf(out.text, sizeof out.text, "%.*s%d%s%s", (int)(hole - pattern), pattern, layer,
+                     hole + 3, rest);
+        else
+            snprintf(out.text, sizeof out.text, "%s%s", pattern, rest);
+        return out;
+    }
+    snprintf(out.text, sizeof out.text, "%s", canonical);
+    return out;
+}
+
+static enum status find_layout(struct weights *weights)
+{
+    char expected[256] = "";
+    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
+        weights->layout = marks[i].layout;
+        if (safetensors_find(weights->file, marks[i].mark))
+            return STATUS_OK;
+        const size_t used = strlen(expected);
+        snprintf(expected + used, sizeof expected - used, "%s\"%s\" (%s)", i ? ", " : "",
+                 marks[i].mark, marks[i].title);
+    }
+    return status_fail(STATUS_BAD_WEIGHTS,
+                       "%s: not a Vision Transformer of a known layout: expected one of %s",
+                       weights->name, expected);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+enum status weights_open(const char *path, struct weights **weights)
+{
+    *weights = NULL;
+    if (!ends_with(path, ".safetensors"))
+        return status_fail(STATUS_BAD_WEIGHTS,
+                           "%s: only .safetensors files can be read (.pth not yet)", path);
+    struct weights *opened = calloc(1, sizeof *opened);
+    if (!opened)
+        return status_fail(STATUS_OUT_OF_MEMORY, "%s: %zu bytes", path, sizeof *opened);
+    const char *slash = strrchr(path, '/');
+    snprintf(opened->name, sizeof opened->name, "%s", slash ? slash + 1 : path);
+    enum status status = safetensors_open(path, &opened->file);
+    if (status == STATUS_OK)
+        status = find_layout(opened);
+    if (status != STATUS_OK) {
+        weights_close(opened);
+        return status;
+    }
+    *weights = opened;
+    return STATUS_OK;
+}
+
+enum status weights_open_random(uint64_t seed, struct weights **weights)
+{
+    *weights = calloc(1, sizeof **weights);
+    if (!*weights)
+        return status_fail(STATUS_OUT_OF_MEMORY, "random weights: %zu bytes", sizeof **weights);
+    (*weights)->seed = seed;
+    return STATUS_OK;
+}
+
+// A shape for a message: "[1, 197, 192]".
+struct shape_text {
+    char text[SAFETENSORS_MAX_RANK * 24];
+};
+
+static struct shape_text show_shape(int rank, const int64_t *shape)
+{
+    struct shape_text out = {"["};
+    size_t used = 1;
+    for (int i = 0; i < rank; i++)
+        used += (size_t)snprintf(out.text + used, sizeof out.text - used, "%s%" PRId64,
+                                 i ? ", " : "", shape[i]);
+    snprintf(out.text + used, sizeof out.text - used, "]");
+    return out;
+}
+
+static enum status check_row(const struct weights *weights, const struct tensor_info *row)
+{
+    const struct file_name name = translate(weights->layout, row->name);
+    const struct safetensor *found = safetensors_find(weights->file, name.text);
+    // People may know the tensor under the other name: both, where they differ.
+    const bool renamed = strcmp(name.text, row->name) != 0;
+    const char *open = renamed ? " (" : "", *close = renamed ? ")" : "";
+    const char *canonical = renamed ? row->name : "";
+    const struct shape_text expected = show_shape(row->rank, row->shape);
+    if (!found)
+        return status_fail(STATUS_BAD_WEIGHTS,
+                           "%s: tensor \"%s\"%s%s%s is missing: expected shape %s", weights->name,
+                           name.text, open, canonical, close, expected.text);
+    if (found->rank != row->rank ||
+        memcmp(found->shape, row->shape, (size_t)row->rank * sizeof row->shape[0]) != 0)
+        return status_fail(STATUS_BAD_WEIGHTS,
+                           "%s: tensor \"%s\"%s%s%s: expected shape %s, found %s", weights->name,
+                           name.text, open, canonical, close, expected.text,
+                           show_shape(found->rank, found->shape).text);
+    return STATUS_OK;
+}
+
+static bool has_row(const struct weights *weights, const char *name, const struct tensor_info *rows,
+                    size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(translate(weights->layout, rows[i].name).text, name) == 0)
+            return true;
+    return false;
+}
+
+enum status weights_check(struct weights *weights, const struct tensor_info *rows, size_t count)
+{
+    if (!weights->file)
+        return STATUS_OK;
+    for (size_t i = 0; i < count; i++)
+        TRY(check_row(weights, &rows[i]));
+    // All rows are there, so a surplus tensor is among the first count + 1.
+    for (size_t i = 0; i < safetensors_count(weights->file); i++) {
+        const struct safetensor *tensor = safetensors_at(weights->file, i);
+        if (!has_row(weights, tensor->name, rows, count))
+            return status_fail(
+                STATUS_BAD_WEIGHTS,
+                "%s: tensor \"%.100s\" of shape %s has no place in this model, which "
+                "expects %zu tensors (the file holds %zu)",
+                weights->name, tensor->name, show_shape(tensor->rank, tensor->shape).text, count,
+                safetensors_count(weights->file));
+    }
+    return STATUS_OK;
+}
+
+static float from_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static float half_to_float(uint16_t half)
+{
+    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
+    const uint32_t exponent = (half >> 10) & 0x1fu, fraction = half & 0x3ffu;
+    if (exponent == 0) { // zero or subnormal: a multiple of 2^-24, which every float type holds
+        const float value = (float)fraction * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    if (exponent == 0x1f)
+        return from_bits(sign | 0x7f800000u | fraction << 13);
+    return from_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13);
+}
+
+// Gives the pages that lie wholly inside the tensor back to the system: what was read will not be
+// needed again, and the process should not hold a large file beside its own copy. data lies in a
+// file's mapping, from where a page would come back.
+static void drop_pages(const uint8_t *data, size_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t first = ((uintptr_t)data + page - 1) / page * page;
+    const uintptr_t last = ((uintptr_t)data + bytes) / page * page;
+    if (first < last)
+        (void)madvise((void *)first, last - first, MADV_DONTNEED); // advice: may fail
+}
+
+static void read_file(const struct safetensor *tensor, float *values)
+{
+    const size_t count = tensor->bytes / (tensor->type == TENSOR_F32 ? 4 : 2);
+    uint16_t bits;
+    switch (tensor->type) {
+    case TENSOR_F32:
+        memcpy(values, tensor->data, tensor->bytes);
+        break;
+    case TENSOR_F16:
+        for (size_t i = 0; i < count; i++) {
+            memcpy(&bits, tensor->data + 2 * i, 2);
+            values[i] = half_to_float(bits);
+        }
+        break;
+    case TENSOR_BF16:
+        for (size_t i = 0; i < count; i++) {
+            memcpy(&bits, tensor->data + 2 * i, 2);
+            values[i] = from_bits((uint32_t)bits << 16);
+        }
+        break;
+    }
+    drop_pages(tensor->data, tensor->bytes);
+}
+
+// The finaliser of splitmix64 (Steele, Lea and Flood 2014).
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+// The stream of a tensor depends on the seed and its name alone, not on the order of reads.
+static uint64_t stream_key(uint64_t seed, const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325u; // FNV-1a
+    for (; *name; name++)
+        hash = (hash ^ (uint8_t)*name) * 0x100000001b3u;
+    return mix(mix(seed) ^ hash);
+}
+
+// Spread of the values: matrices keep the variance of what they are applied to (1 / fan-in), so the
+// residual stream grows by about 1 a layer in variance; layernorm weights lie around 1, biases
+// around 0; class token and positions are as large as half a patch embedding.
+static void choose_spread(const struct tensor_info *tensor, double *centre, double *deviation)
+{
+    *centre = 0;
+    if (tensor->rank == 1 && ends_with(tensor->name, "bias")) {
+        *deviation = 0.05;
+    } else if (tensor->rank == 1) {
+        *centre = 1;
+        *deviation = 0.1;
+    } else if (tensor->rank == 3) {
+        *deviation = 0.5;
+    } else {
+        *deviation = 1 / sqrt((double)(tensor_count(tensor) / tensor->shape[0]));
+    }
+}
+
+// Near enough normal: the sum of four uniform 16-bit numbers, less its mean. Only operations that
+// IEEE 754 rounds correctly; scale is rounded to float so that its product with an 18-bit integer
+// is exact in double, and a fused multiply-add gives the same.
+static void fill_random(uint64_t seed, const struct tensor_info *tensor, float *values)
+{
+    const uint64_t key = stream_key(seed, tensor->name);
+    double centre, deviation;
+    choose_spread(tensor, &centre, &deviation);
+    const double sum_deviation = sqrt(4 * (65536.0 * 65536.0 - 1) / 12);
+    const double scale = (float)(deviation / sum_deviation);
+    const int64_t count = tensor_count(tensor);
+    for (int64_t i = 0; i < count; i++) {
+        const uint64_t bits = mix(key + (uint64_t)(i + 1) * 0x9e3779b97f4a7c15u);
+        const int sum =
+            (int)((bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48));
+        values[i] = (float)(centre + scale * (double)(sum - 2 * 65535));
+    }
+}
+
+enum status weights_read(struct weights *weights, const struct tensor_info *tensor, float *values)
+{
+    if (!weights->file) {
+        fill_random(weights->seed, tensor, values);
+        return STATUS_OK;
+    }
+    TRY(check_row(weights, tensor));
+    read_file(safetensors_find(weights->file, translate(weights->layout, tensor->name).text),
+              values);
+    return STATUS_OK;
+}
+
+const char *weights_source(const struct weights *weights)
+{
+    return weights->file ? "file" : "random";
+}
+
+void weights_close(struct weights *weights)
+{
+    if (!weights)
+        return;
+    safetensors_close(weights->file);
+    free(weights);
+}

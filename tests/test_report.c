@@ -1,0 +1,293 @@
+// server/report.c: the Markdown against the table that people compare with, the totals of all
+// models against published ones, the JSON against the contract.
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka.h needs the four above.
+#include <cmocka.h>
+
+#include "report.h"
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct catalog *catalog;
+
+static int set_up(void **state)
+{
+    (void)state;
+    return catalog_open(&catalog) == STATUS_OK ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    catalog_close(catalog);
+    return 0;
+}
+
+static const struct catalog_entry *find(const char *name)
+{
+    const struct catalog_entry *entry;
+    assert_int_equal(catalog_find(catalog, name, &entry), STATUS_OK);
+    return entry;
+}
+
+static char *markdown(const struct catalog_entry *entry)
+{
+    char *text;
+    assert_int_equal(report_write(entry, NULL, REPORT_MARKDOWN, &text), STATUS_OK);
+    return text;
+}
+
+static json_t *json(const struct catalog_entry *entry, const struct report_runtime *runtime)
+{
+    char *text;
+    assert_int_equal(report_write(entry, runtime, REPORT_JSON, &text), STATUS_OK);
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(root);
+    free(text);
+    return root;
+}
+
+static void test_markdown_equals_reference(void **state)
+{
+    (void)state;
+    const char *shared = getenv("VITSERVE_SHARED");
+    char path[512], expected[512];
+    snprintf(path, sizeof path, "%s/reference/vit_b_32.md",
+             shared ? shared : GOLDEN_DIR "/../../../shared");
+    FILE *file = fopen(path, "r");
+    if (!file) {
+        print_message("no %s\n", path);
+        skip();
+    }
+    char *text = markdown(find("vit_b_32"));
+    const char *line = text;
+    int pictures = 0;
+    while (fgets(expected, sizeof expected, file)) {
+        const size_t length = strcspn(line, "\n") + 1;
+        if (strncmp(expected, "<img", 4) == 0) {
+            pictures++;
+            snprintf(expected, sizeof expected, "%s",
+                     "<img src=\"/model?format=svg\" alt=\"pie_chart\" width=\"500\"/>\n");
+        }
+        if (strlen(expected) != length || strncmp(expected, line, length) != 0)
+            fail_msg("expected %s, got %.*s", expected, (int)length, line);
+        line += length;
+    }
+    assert_string_equal(line, "");
+    assert_int_equal(pictures, 1);
+    fclose(file);
+    free(text);
+}
+
+static void test_markdown_of_vit_b_32(void **state)
+{
+    (void)state;
+    static const char *const parts[] = {
+        "# vit_b_32 parameter information\n\n**Number of layers: [ 152 ]**\n\n"
+        "**Number of parameters: [ 88.22M ]**\n\n**Proportional of each form** (%)\n\n"
+        "| Vector | Matrix | Tensor rank 4 | \n|  --- | --- | --- |\n| 66.45 | 32.89 | 0.66 | \n\n"
+        "**Proportional of parameters by form** (%)\n\n\n",
+        "| 0.14 | 97.19 | 2.67 | \n\n<img src=\"/model?format=svg\" alt=\"pie_chart\" ",
+        "\n| class_token | (1, 1, 768) | (768,) | 768 | Vector |\n",
+        "\n| encoder.pos_embedding | (1, 50, 768) | (50, 768) | 38400 | Matrix |\n",
+        "\n| encoder.layers.encoder_layer_11.mlp.3.weight | (768, 3072) | (768, 3072) | 2359296 | ",
+        "\n| heads.head.bias | (1000,) | (1000,) | 1000 | Vector |\n\n",
+    };
+    char *text = markdown(find("vit_b_32"));
+    const char *at = text;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        const char *found = strstr(at, parts[i]);
+        if (!found)
+            fail_msg("missing: %s", parts[i]);
+        assert_true(i > 0 || found == text);
+        at = found + strlen(parts[i]) - 1; // the next part may begin with this line's end
+    }
+    assert_string_equal(at, "\n"); // the last part ends the text
+    free(text);
+}
+
+static json_int_t integer(const json_t *object, const char *name)
+{
+    const json_t *value = json_object_get(object, name);
+    assert_true(json_is_integer(value));
+    return json_integer_value(value);
+}
+
+static void check_string(const json_t *object, const char *name, const char *expected)
+{
+    const char *value = json_string_value(json_object_get(object, name));
+    assert_non_null(value);
+    assert_string_equal(value, expected);
+}
+
+static void check_real(const json_t *value, double expected)
+{
+    assert_true(json_is_real(value));
+    assert_true(fabs(json_real_value(value) - expected) < 1e-9);
+}
+
+// The numbers of parameters that torchvision publishes.
+static void test_totals_of_all_models(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *human;
+        json_int_t layers, parameters;
+    } models[] = {
+        {"vit_b_16", "86.57M", 152, 86567656},   {"vit_b_32", "88.22M", 152, 88224232},
+        {"vit_l_16", "304.33M", 296, 304326632}, {"vit_l_32", "306.54M", 296, 306535400},
+        {"vit_h_14", "632.05M", 392, 632045800}, {"deit_tiny_patch16_224", "5.72M", 152, 5717416},
+    };
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        json_t *root = json(find(models[i].name), NULL);
+        check_string(root, "name", models[i].name);
+        check_string(root, "num_parameters_human", models[i].human);
+        assert_int_equal(integer(root, "num_layers"), models[i].layers);
+        assert_int_equal(integer(root, "num_parameters"), models[i].parameters);
+        assert_int_equal(json_array_size(json_object_get(root, "layers")), models[i].layers);
+        assert_null(json_object_get(root, "runtime"));
+        json_decref(root);
+    }
+}
+
+static void test_json_forms_and_layers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *form;
+        json_int_t layers, parameters;
+        double layers_percent, parameters_percent;
+    } forms[] = {
+        {"Vector", 101, 123880, 66.45, 0.14},
+        {"Matrix", 50, 85741056, 32.89, 97.19},
+        {"Tensor rank 4", 1, 2359296, 0.66, 2.67},
+    };
+    json_t *root = json(find("vit_b_32"), NULL);
+    const json_t *list = json_object_get(root, "forms");
+    assert_int_equal(json_array_size(list), 3);
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *form = json_array_get(list, i);
+        check_string(form, "form", forms[i].form);
+        assert_int_equal(integer(form, "layers"), forms[i].layers);
+        assert_int_equal(integer(form, "parameters"), forms[i].parameters);
+        check_real(json_object_get(form, "layers_percent"), forms[i].layers_percent);
+        check_real(json_object_get(form, "parameters_percent"), forms[i].parameters_percent);
+    }
+    const json_t *position = json_array_get(json_object_get(root, "layers"), 3);
+    json_t *expected = json_pack("{s:s, s:[i, i, i], s:[i, i], s:i, s:s}", "name",
+                                 "encoder.pos_embedding", "shape", 1, 50, 768, "squeezed_shape", 50,
+                                 768, "num_parameters", 38400, "form", "Matrix");
+    assert_true(json_equal(position, expected));
+    json_decref(expected);
+    json_decref(root);
+}
+
+static void test_json_of_a_loaded_model(void **state)
+{
+    (void)state;
+    const struct report_runtime runtime = {.device = "cpu",
+                                           .device_name = "a processor",
+                                           .precision = "bf16",
+                                           .weights_source = "random",
+                                           .version = "1.2",
+                                           .weights_bytes = 5000000000,
+                                           .max_batch = 32};
+    json_t *root = json(find("vit_b_32"), &runtime);
+    json_t *expected = json_pack(
+        "{s:s, s:s, s:s, s:I, s:i, s:I, s:s, s:s}", "device", "cpu", "device_name", "a processor",
+        "precision", "bf16", "weights_bytes", (json_int_t)5000000000, "max_batch", 32,
+        "flops_per_image", (json_int_t)8818372608, "weights_source", "random", "version", "1.2");
+    assert_true(json_equal(json_object_get(root, "runtime"), expected));
+    json_decref(expected);
+    expected = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "image_size", 224, "patch_size", 32,
+                         "hidden_size", 768, "num_layers", 12, "num_heads", 12, "mlp_size", 3072,
+                         "num_classes", 1000);
+    assert_true(json_equal(json_object_get(root, "architecture"), expected));
+    json_decref(expected);
+    const json_t *recipe = json_object_get(root, "preprocess");
+    assert_int_equal(json_object_size(recipe), 5);
+    assert_int_equal(integer(recipe, "resize"), 256);
+    assert_int_equal(integer(recipe, "crop"), 224);
+    check_string(recipe, "interpolation", "bilinear");
+    check_real(json_array_get(json_object_get(recipe, "mean"), 0), 0.485);
+    check_real(json_array_get(json_object_get(recipe, "mean"), 2), 0.406);
+    check_real(json_array_get(json_object_get(recipe, "std"), 0), 0.229);
+    check_real(json_array_get(json_object_get(recipe, "std"), 1), 0.224);
+    assert_int_equal(json_object_size(root), 9);
+    json_decref(root);
+}
+
+// The smallest network there is: its shapes are nearly all 1s.
+static const struct catalog_entry tiny = {
+    .name = "tiny", .dims = {.S = 1, .P = 1, .C = 1, .L = 1, .NH = 1, .M = 1, .K = 1}};
+
+static void test_shapes_of_ones(void **state)
+{
+    (void)state;
+    char *text = markdown(&tiny);
+    assert_non_null(strstr(text, "**Number of parameters: [ 27 ]**"));
+    assert_non_null(strstr(text, "| Tensor rank 0 | Vector | \n|  --- | --- |\n"));
+    assert_non_null(strstr(text, "| class_token | (1, 1, 1) | () | 1 | Tensor rank 0 |\n"));
+    assert_non_null(strstr(text, "| conv_proj.weight | (1, 3, 1, 1) | (3,) | 3 | Vector |\n"));
+    free(text);
+}
+
+static int allocations_left;
+
+static void *failing_malloc(size_t bytes)
+{
+    return allocations_left-- == 0 ? NULL : malloc(bytes);
+}
+
+// Each allocation of jansson fails in turn: a status every time, and nothing leaks.
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    static const struct report_runtime runtime = {"a", "b", "c", "d", "e", 1, 1};
+    char *text = NULL;
+    int steps = 0;
+    json_set_alloc_funcs(failing_malloc, free);
+    for (;; steps++) {
+        allocations_left = steps;
+        const enum status status = report_write(&tiny, &runtime, REPORT_JSON, &text);
+        if (allocations_left >= 0)
+            break; // it needs no more than this
+        assert_int_equal(status, STATUS_INTERNAL);
+        assert_null(text);
+    }
+    json_set_alloc_funcs(malloc, free);
+    assert_non_null(text);
+    assert_true(steps > 200);
+    free(text);
+}
+
+static void test_text_that_is_no_utf8(void **state)
+{
+    (void)state;
+    const struct report_runtime runtime = {"cpu", "\xff", "fp32", "file", "1", 1, 1};
+    char *text = (char *)1;
+    assert_int_equal(report_write(&tiny, &runtime, REPORT_JSON, &text), STATUS_INTERNAL);
+    assert_null(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_markdown_equals_reference),
+        cmocka_unit_test(test_markdown_of_vit_b_32),
+        cmocka_unit_test(test_totals_of_all_models),
+        cmocka_unit_test(test_json_forms_and_layers),
+        cmocka_unit_test(test_json_of_a_loaded_model),
+        cmocka_unit_test(test_shapes_of_ones),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_text_that_is_no_utf8),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

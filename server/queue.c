@@ -1,0 +1,216 @@
+// DESIGN. One mutex guards the lists and the counts; pixels and logits are never touched under it.
+// Slots move free list -> request (reserved) -> waiting list -> worker -> request -> free list.
+// Workers sleep on `work`; each request sleeps on the condition of its own ticket, so a finished
+// batch wakes just the requests that it served.
+
+#include "queue.h"
+#include "clock.h"
+#include <stdlib.h>
+
+struct queue {
+    int capacity;
+    struct job *jobs; // (capacity)
+    float *logits;    // (capacity, K)
+
+    pthread_mutex_t mutex; // guards everything below
+    pthread_cond_t work;
+    struct job *free;
+    int n_free;
+    struct job *first, *last; // waiting, oldest first
+    int n_waiting;
+    bool closed, failed;
+    double seconds_per_image; // moving average over batches, 0 before the first
+};
+
+enum status queue_create(int capacity, uint8_t *pixels, size_t pixel_bytes, int classes,
+                         struct queue **out)
+{
+    struct queue *queue = calloc(1, sizeof *queue);
+    struct job *jobs = calloc((size_t)capacity, sizeof *jobs);
+    float *logits = calloc((size_t)capacity * (size_t)classes, sizeof *logits);
+    if (!queue || !jobs || !logits) {
+        free(queue);
+        free(jobs);
+        free(logits);
+        return status_fail(STATUS_OUT_OF_MEMORY, "queue: no memory for %d images", capacity);
+    }
+    *queue = (struct queue){.capacity = capacity, .jobs = jobs, .logits = logits};
+    for (int i = 0; i < capacity; i++) {
+        jobs[i].pixels = pixels + (size_t)i * pixel_bytes;
+        jobs[i].logits = logits + (size_t)i * (size_t)classes;
+        jobs[i].next = queue->free;
+        queue->free = &jobs[i];
+    }
+    queue->n_free = capacity;
+    pthread_mutex_init(&queue->mutex, NULL);
+    pthread_cond_init(&queue->work, NULL);
+    *out = queue;
+    return STATUS_OK;
+}
+
+void queue_free(struct queue *queue)
+{
+    if (!queue)
+        return;
+    pthread_cond_destroy(&queue->work);
+    pthread_mutex_destroy(&queue->mutex);
+    free(queue->jobs);
+    free(queue->logits);
+    free(queue);
+}
+
+static enum status admit(struct queue *queue, int count)
+{
+    if (queue->failed)
+        return status_fail(STATUS_DEVICE_FAILED, "the device failed");
+    if (queue->closed)
+        return status_fail(STATUS_DRAINING, "the server is shutting down");
+    if (count > queue->capacity)
+        return status_fail(STATUS_TOO_MANY_IMAGES,
+                           "%d images in one request, but the queue holds at most %d", count,
+                           queue->capacity);
+    if (count > queue->n_free)
+        return status_fail(STATUS_QUEUE_FULL, "the queue is full (%d images)", queue->capacity);
+    return STATUS_OK;
+}
+
+enum status queue_reserve(struct queue *queue, int count, struct job **jobs, struct ticket *ticket)
+{
+    pthread_mutex_lock(&queue->mutex);
+    enum status status = admit(queue, count);
+    if (status == STATUS_OK) {
+        *ticket = (struct ticket){.queue = queue, .jobs = jobs, .count = count};
+        pthread_cond_init(&ticket->done, NULL);
+        for (int i = 0; i < count; i++) {
+            jobs[i] = queue->free;
+            queue->free = jobs[i]->next;
+            jobs[i]->ticket = ticket;
+        }
+        queue->n_free -= count;
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    return status;
+}
+
+// Finishes a job; the caller holds the mutex.
+static void finish(struct job *job, enum status status)
+{
+    job->status = status;
+    if (--job->ticket->pending == 0)
+        pthread_cond_signal(&job->ticket->done);
+}
+
+void queue_submit(struct job *job)
+{
+    struct queue *queue = job->ticket->queue;
+    pthread_mutex_lock(&queue->mutex);
+    job->ticket->pending++;
+    job->next = NULL;
+    job->batch = 0;
+    job->queued_ns = job->infer_ns = 0;
+    job->submitted_ns = clock_ns();
+    if (queue->failed) {
+        finish(job, STATUS_DEVICE_FAILED);
+    } else {
+        if (queue->last)
+            queue->last->next = job;
+        else
+            queue->first = job;
+        queue->last = job;
+        queue->n_waiting++;
+        pthread_cond_signal(&queue->work);
+    }
+    pthread_mutex_unlock(&queue->mutex);
+}
+
+void ticket_wait(struct ticket *ticket)
+{
+    pthread_mutex_lock(&ticket->queue->mutex);
+    while (ticket->pending > 0)
+        pthread_cond_wait(&ticket->done, &ticket->queue->mutex);
+    pthread_mutex_unlock(&ticket->queue->mutex);
+}
+
+void ticket_release(struct ticket *ticket)
+{
+    struct queue *queue = ticket->queue;
+    pthread_mutex_lock(&queue->mutex);
+    for (int i = 0; i < ticket->count; i++) {
+        ticket->jobs[i]->ticket = NULL;
+        ticket->jobs[i]->next = queue->free;
+        queue->free = ticket->jobs[i];
+    }
+    queue->n_free += ticket->count;
+    pthread_mutex_unlock(&queue->mutex);
+    pthread_cond_destroy(&ticket->done);
+}
+
+int queue_take(struct queue *queue, struct job **jobs, int max_batch)
+{
+    pthread_mutex_lock(&queue->mutex);
+    while (!queue->first && !queue->closed && !queue->failed)
+        pthread_cond_wait(&queue->work, &queue->mutex);
+    int count = 0;
+    int64_t now = clock_ns();
+    for (; count < max_batch && queue->first; count++) {
+        struct job *job = jobs[count] = queue->first;
+        queue->first = job->next;
+        job->taken_ns = now;
+        job->queued_ns = now - job->submitted_ns;
+    }
+    if (!queue->first)
+        queue->last = NULL;
+    queue->n_waiting -= count;
+    pthread_mutex_unlock(&queue->mutex);
+    return count;
+}
+
+void queue_finish(struct queue *queue, struct job **jobs, int count, enum status status)
+{
+    // The weight of the newest batch in the average: about the last ten batches count.
+    const double newest = 0.1;
+
+    int64_t now = clock_ns();
+    pthread_mutex_lock(&queue->mutex);
+    double seconds = (double)(now - jobs[0]->taken_ns) * 1e-9 / count;
+    queue->seconds_per_image = queue->seconds_per_image > 0.0
+                                   ? (1.0 - newest) * queue->seconds_per_image + newest * seconds
+                                   : seconds;
+    for (int i = 0; i < count; i++) {
+        jobs[i]->batch = count;
+        jobs[i]->infer_ns = now - jobs[i]->taken_ns;
+        finish(jobs[i], status);
+    }
+    pthread_mutex_unlock(&queue->mutex);
+}
+
+void queue_close(struct queue *queue)
+{
+    pthread_mutex_lock(&queue->mutex);
+    queue->closed = true;
+    pthread_cond_broadcast(&queue->work);
+    pthread_mutex_unlock(&queue->mutex);
+}
+
+void queue_fail(struct queue *queue)
+{
+    pthread_mutex_lock(&queue->mutex);
+    queue->failed = true;
+    while (queue->first) {
+        struct job *job = queue->first;
+        queue->first = job->next;
+        finish(job, STATUS_DEVICE_FAILED);
+    }
+    queue->last = NULL;
+    queue->n_waiting = 0;
+    pthread_cond_broadcast(&queue->work);
+    pthread_mutex_unlock(&queue->mutex);
+}
+
+int queue_retry_after(struct queue *queue)
+{
+    pthread_mutex_lock(&queue->mutex);
+    double seconds = queue->seconds_per_image * queue->n_waiting;
+    pthread_mutex_unlock(&queue->mutex);
+    return seconds < 1.0 ? 1 : seconds > 3600.0 ? 3600 : (int)(seconds + 0.999);
+}

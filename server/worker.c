@@ -1,0 +1,74 @@
+#include "worker.h"
+#include "log.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct worker {
+    pthread_t thread;
+    struct queue *queue;
+    struct vit_run *run;
+    int max_batch, classes;
+    worker_failed_fn failed;
+    void *context;
+    struct job *batch[]; // (max_batch)
+};
+
+static enum status run_batch(struct worker *worker, int count)
+{
+    for (int i = 0; i < count; i++)
+        TRY(vit_set_image(worker->run, i, worker->batch[i]->pixels));
+    const float *logits;
+    TRY(vit_forward(worker->run, count, &logits));
+    size_t classes = (size_t)worker->classes;
+    for (int i = 0; i < count; i++)
+        memcpy(worker->batch[i]->logits, logits + (size_t)i * classes, sizeof *logits * classes);
+    return STATUS_OK;
+}
+
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+    int count;
+    while ((count = queue_take(worker->queue, worker->batch, worker->max_batch)) > 0) {
+        enum status status = run_batch(worker, count);
+        if (status != STATUS_OK)
+            log_error("a batch of %d images failed: %s", count, status_detail(status));
+        queue_finish(worker->queue, worker->batch, count, status);
+        if (status == STATUS_DEVICE_FAILED) {
+            queue_fail(worker->queue);
+            worker->failed(worker->context);
+            break;
+        }
+    }
+    return NULL;
+}
+
+enum status worker_start(struct queue *queue, struct vit_run *run, int max_batch, int classes,
+                         worker_failed_fn failed, void *context, struct worker **out)
+{
+    struct worker *worker = calloc(1, sizeof *worker + sizeof *worker->batch * (size_t)max_batch);
+    if (!worker)
+        return status_fail(STATUS_OUT_OF_MEMORY, "worker: out of memory");
+    worker->queue = queue;
+    worker->run = run;
+    worker->max_batch = max_batch;
+    worker->classes = classes;
+    worker->failed = failed;
+    worker->context = context;
+    int error = pthread_create(&worker->thread, NULL, work, worker);
+    if (error) {
+        free(worker);
+        return status_fail(STATUS_INTERNAL, "worker: cannot start a thread: %s", strerror(error));
+    }
+    *out = worker;
+    return STATUS_OK;
+}
+
+void worker_join(struct worker *worker)
+{
+    if (!worker)
+        return;
+    pthread_join(worker->thread, NULL);
+    free(worker);
+}

@@ -1,0 +1,215 @@
+// The queue under many threads; also built with ThreadSanitizer.
+
+#include "queue.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { CAPACITY = 16, PIXEL_BYTES = 12, CLASSES = 3 };
+
+static uint8_t pixels[CAPACITY * PIXEL_BYTES];
+
+static struct queue *open_queue(void)
+{
+    struct queue *queue;
+    assert_int_equal(queue_create(CAPACITY, pixels, PIXEL_BYTES, CLASSES, &queue), STATUS_OK);
+    return queue;
+}
+
+static void test_slots_are_apart(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    struct job *jobs[CAPACITY];
+    struct ticket ticket;
+    assert_int_equal(queue_reserve(queue, CAPACITY, jobs, &ticket), STATUS_OK);
+    for (int i = 0; i < CAPACITY; i++)
+        for (int j = 0; j < i; j++) {
+            assert_true(labs(jobs[i]->pixels - jobs[j]->pixels) >= PIXEL_BYTES);
+            assert_true(labs(jobs[i]->logits - jobs[j]->logits) >= CLASSES);
+        }
+    ticket_release(&ticket);
+    queue_free(queue);
+}
+
+// All slots of a request, or none; what is given back can be had again.
+static void test_reserve(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    struct job *jobs[CAPACITY + 1], *more[CAPACITY];
+    struct ticket first, second;
+    assert_int_equal(queue_reserve(queue, CAPACITY + 1, jobs, &first), STATUS_TOO_MANY_IMAGES);
+    assert_int_equal(queue_reserve(queue, CAPACITY - 2, jobs, &first), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, 3, more, &second), STATUS_QUEUE_FULL);
+    assert_int_equal(queue_reserve(queue, 2, more, &second), STATUS_OK);
+    ticket_release(&first);
+    assert_int_equal(queue_reserve(queue, CAPACITY - 2, jobs, &first), STATUS_OK);
+    ticket_release(&first);
+    ticket_release(&second);
+    queue_close(queue);
+    assert_int_equal(queue_reserve(queue, 1, jobs, &first), STATUS_DRAINING);
+    queue_free(queue);
+}
+
+// A worker takes what waits, oldest first, and never more than its batch.
+static void test_take(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    struct job *jobs[5], *batch[4];
+    struct ticket ticket;
+    assert_int_equal(queue_reserve(queue, 5, jobs, &ticket), STATUS_OK);
+    for (int i = 0; i < 5; i++)
+        queue_submit(jobs[i]);
+    assert_int_equal(queue_take(queue, batch, 4), 4);
+    for (int i = 0; i < 4; i++)
+        assert_ptr_equal(batch[i], jobs[i]);
+    queue_finish(queue, batch, 4, STATUS_OK);
+    assert_int_equal(queue_take(queue, batch, 4), 1);
+    assert_ptr_equal(batch[0], jobs[4]);
+    queue_finish(queue, batch, 1, STATUS_DEADLINE);
+    ticket_wait(&ticket);
+    assert_int_equal(jobs[0]->status, STATUS_OK);
+    assert_int_equal(jobs[0]->batch, 4);
+    assert_int_equal(jobs[4]->status, STATUS_DEADLINE);
+    assert_int_equal(jobs[4]->batch, 1);
+    ticket_release(&ticket);
+    queue_close(queue);
+    assert_int_equal(queue_take(queue, batch, 4), 0);
+    queue_free(queue);
+}
+
+// A slot that is given back unused, and a ticket of which nothing was submitted.
+static void test_wait_without_jobs(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    struct job *jobs[2];
+    struct ticket ticket;
+    assert_int_equal(queue_reserve(queue, 2, jobs, &ticket), STATUS_OK);
+    ticket_wait(&ticket);
+    ticket_release(&ticket);
+    assert_int_equal(queue_retry_after(queue), 1);
+    queue_free(queue);
+}
+
+// Once the device is lost, what waits ends, and so does what comes.
+static void test_fail(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    struct job *jobs[3], *other[1], *batch[1];
+    struct ticket ticket, next;
+    assert_int_equal(queue_reserve(queue, 3, jobs, &ticket), STATUS_OK);
+    queue_submit(jobs[0]);
+    queue_submit(jobs[1]);
+    assert_int_equal(queue_take(queue, batch, 1), 1);
+    queue_finish(queue, batch, 1, STATUS_DEVICE_FAILED);
+    queue_fail(queue);
+    queue_submit(jobs[2]);
+    ticket_wait(&ticket);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(jobs[i]->status, STATUS_DEVICE_FAILED);
+    ticket_release(&ticket);
+    assert_int_equal(queue_reserve(queue, 1, other, &next), STATUS_DEVICE_FAILED);
+    assert_int_equal(queue_take(queue, batch, 1), 0);
+    queue_free(queue);
+}
+
+// ---- many threads -------------------------------------------------------------------------------
+
+enum { CLIENTS = 8, REQUESTS = 400, WORKERS = 2, BATCH = 5 };
+
+static atomic_int served, refused, batches;
+
+static void *client(void *context)
+{
+    struct queue *queue = context;
+    struct job *jobs[4];
+    struct ticket ticket;
+    unsigned random = (unsigned)(uintptr_t)&ticket;
+    for (int request = 0; request < REQUESTS;) {
+        int count = (int)(rand_r(&random) % 4) + 1;
+        if (queue_reserve(queue, count, jobs, &ticket) != STATUS_OK) {
+            atomic_fetch_add(&refused, 1);
+            usleep(50);
+            continue;
+        }
+        for (int i = 0; i < count; i++) {
+            memset(jobs[i]->pixels, rand_r(&random) % 256, PIXEL_BYTES);
+            queue_submit(jobs[i]);
+        }
+        ticket_wait(&ticket);
+        for (int i = 0; i < count; i++) {
+            assert_int_equal(jobs[i]->status, STATUS_OK);
+            assert_true(jobs[i]->logits[0] == (float)jobs[i]->pixels[0]);
+            assert_true(jobs[i]->logits[2] == (float)jobs[i]->pixels[PIXEL_BYTES - 1]);
+            assert_in_range(jobs[i]->batch, 1, BATCH);
+        }
+        ticket_release(&ticket);
+        atomic_fetch_add(&served, count);
+        request++;
+    }
+    return NULL;
+}
+
+static void *echo_worker(void *context)
+{
+    struct queue *queue = context;
+    struct job *batch[BATCH];
+    int count;
+    while ((count = queue_take(queue, batch, BATCH)) > 0) {
+        for (int i = 0; i < count; i++) {
+            batch[i]->logits[0] = batch[i]->pixels[0];
+            batch[i]->logits[2] = batch[i]->pixels[PIXEL_BYTES - 1];
+        }
+        queue_finish(queue, batch, count, STATUS_OK);
+        atomic_fetch_add(&batches, 1);
+    }
+    return NULL;
+}
+
+static void test_many_threads(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    pthread_t clients[CLIENTS], workers[WORKERS];
+    for (int i = 0; i < WORKERS; i++)
+        assert_int_equal(pthread_create(&workers[i], NULL, echo_worker, queue), 0);
+    for (int i = 0; i < CLIENTS; i++)
+        assert_int_equal(pthread_create(&clients[i], NULL, client, queue), 0);
+    for (int i = 0; i < CLIENTS; i++)
+        pthread_join(clients[i], NULL);
+    queue_close(queue);
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(workers[i], NULL);
+    assert_true(atomic_load(&served) >= CLIENTS * REQUESTS);
+    assert_true(atomic_load(&batches) <= atomic_load(&served));
+    print_message("%d images in %d batches, %d requests refused\n", atomic_load(&served),
+                  atomic_load(&batches), atomic_load(&refused));
+    struct job *jobs[CAPACITY];
+    struct ticket ticket;
+    assert_int_equal(queue_reserve(queue, 1, jobs, &ticket), STATUS_DRAINING);
+    queue_free(queue);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_slots_are_apart),
+        cmocka_unit_test(test_reserve),
+        cmocka_unit_test(test_take),
+        cmocka_unit_test(test_wait_without_jobs),
+        cmocka_unit_test(test_fail),
+        cmocka_unit_test(test_many_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

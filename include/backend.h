@@ -30,9 +30,11 @@ enum precision {
 //   x[b, 0] = class_token + position[0]
 //   x[b, 1 + n] = weight . patch[b, n] + bias + position[1 + n]
 // with patch[b, n] the P*P*3 bytes of patch n in (row, column, channel) order.
+#define EMBED_COLUMNS(P) (((P) * (P)*3 + 7) / 8 * 8) // rows of patches start on 16 bytes
+
 struct embed_args {
     float *x;                 // (B, T, C)
-    void *patches;            // scratch, (B, N, P*P*3) activations
+    void *patches;            // scratch, (B, N, EMBED_COLUMNS(P)) activations
     const uint8_t *pixels;    // (B, S, S, 3)
     const void *weight;       // packed PATCH weight, (C, P*P*3), normalisation folded in
     const float *bias;        // (C)
@@ -123,6 +125,8 @@ struct backend_ops {
     // must enqueue the same work every time for the same n.
     enum status (*run)(struct stream *stream, int batch, int max_batch, forward_fn forward,
                        void *context);
+    // Runs every n that run() may choose, so that nothing is compiled or allocated later.
+    enum status (*warm_up)(struct stream *stream, int max_batch, forward_fn forward, void *context);
     enum status (*sync)(struct stream *stream);
     // The device's arithmetic limit in this precision, measured: operations per second.
     enum status (*peak)(struct stream *stream, double *flops);
@@ -136,6 +140,7 @@ struct backend {
     char device_name[128];    // of the processor, for people
     enum precision precision; // in force; never AUTO
     size_t activation_bytes;  // of one value in the activation type
+    int workers;              // streams that it takes to keep the device busy
 };
 
 // The first member of each backend's own stream.
@@ -147,8 +152,8 @@ struct stream {
 enum status backend_cpu_create(enum precision precision, int threads,
                                struct backend **backend) CHECKED;
 
-// The CUDA backend, exported by vitserve_cuda.so under the name backend_cuda_create. `device` is
-// the GPU's number; `fail` is status_fail(), which the module calls in the program that loads it.
-typedef enum status (*status_fail_fn)(enum status status, const char *format, ...);
+// The CUDA backend, exported by vitserve_cuda.so as backend_cuda_create. `device` is the GPU's
+// number. The module calls status_fail() of the program that loads it.
+// STATUS_UNSUPPORTED_DEVICE where there is no such GPU, or it cannot do the precision.
 typedef enum status (*backend_cuda_create_fn)(int device, enum precision precision,
-                                              status_fail_fn fail, struct backend **backend);
+                                              struct backend **backend);

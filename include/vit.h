@@ -15,6 +15,10 @@ enum status vit_run_create(const struct vit_dims *dims, const struct vit_weights
                            int max_batch, struct vit_run **run) CHECKED;
 void vit_run_free(struct vit_run *run);
 
+// Makes everything that the first batches would otherwise have to: forward() of any batch allocates
+// nothing from then on. `pixels` is an image like any other.
+enum status vit_run_warm_up(struct vit_run *run, const uint8_t *pixels) CHECKED;
+
 // Image `index` of the next batch: (S, S, 3) uint8, which must stay as it is until vit_forward()
 // returns.
 enum status vit_set_image(struct vit_run *run, int index, const uint8_t *pixels) CHECKED;

@@ -34,7 +34,7 @@ static enum status open_cuda(enum precision precision, struct backend **backend)
     *(void **)(void *)&create = dlsym(module, "backend_cuda_create");
     if (!create)
         return status_fail(STATUS_UNSUPPORTED_DEVICE, "no CUDA backend: %s", dlerror());
-    return create(0, precision, status_fail, backend);
+    return create(0, precision, backend);
 }
 
 // The driver's own library: where it is missing the module's libraries need not be loaded.

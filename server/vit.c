@@ -15,7 +15,7 @@ struct vit_run {
     float *logits; // (max_batch, K) on the host
 
     void *pixels;        // (B, S, S, 3) uint8
-    void *patches;       // (B, N, P*P*3) activations
+    void *patches;       // (B, N, EMBED_COLUMNS(P)) activations
     void *x;             // (B, T, C) fp32, the residual stream
     void *normed;        // (B, T, C) activations
     void *qkv;           // (B, T, 3, NH, HS) activations
@@ -49,7 +49,7 @@ static enum status allocate_activations(struct vit_run *run)
     int64_t tokens = vit_tokens(d), channels = tokens * d->C;
     const struct activation_row rows[] = {
         {offsetof(struct vit_run, pixels), BYTE, (int64_t)d->S * d->S * 3},
-        {offsetof(struct vit_run, patches), ACTIVATION, (tokens - 1) * d->P * d->P * 3},
+        {offsetof(struct vit_run, patches), ACTIVATION, (tokens - 1) * EMBED_COLUMNS(d->P)},
         {offsetof(struct vit_run, x), FLOAT, channels},
         {offsetof(struct vit_run, normed), ACTIVATION, channels},
         {offsetof(struct vit_run, qkv), ACTIVATION, 3 * channels},
@@ -221,6 +221,15 @@ static enum status enqueue_network(void *context, int B)
     TRY(layernorm(run, w->ln_weight, w->ln_bias, B, 1));
     return linear(run, LINEAR_LOGITS, run->device_logits, run->normed, w->head_weight, w->head_bias,
                   B, 1, d->K, d->C);
+}
+
+enum status vit_run_warm_up(struct vit_run *run, const uint8_t *pixels)
+{
+    const struct backend_ops *ops = run->backend->ops;
+    for (int i = 0; i < run->max_batch; i++)
+        TRY(vit_set_image(run, i, pixels));
+    TRY(ops->warm_up(run->stream, run->max_batch, enqueue_network, run));
+    return ops->sync(run->stream);
 }
 
 enum status vit_forward(struct vit_run *run, int batch, const float **logits)

@@ -1,0 +1,25 @@
+#pragma once
+// What the server answers: the route table and the handlers behind it.
+
+#include "config.h"
+#include "http.h"
+#include "model.h"
+#include "queue.h"
+
+struct api;
+
+// The configuration outlives the api. Until api_set_ready() every request that needs the model is
+// answered STATUS_STARTING.
+enum status api_create(const struct config *config, struct api **api) CHECKED;
+void api_free(struct api *api);
+
+// The model and its queue are ready, and outlive the api.
+void api_set_ready(struct api *api, const struct model *model, struct queue *queue, int max_batch);
+
+// From now on /readyz answers 503 with this status: STATUS_DRAINING or STATUS_DEVICE_FAILED.
+// Requests are still taken as long as the queue takes them.
+void api_set_unready(struct api *api, enum status reason);
+
+// An http_handler; the context is the api.
+enum status api_handle(void *api, const struct http_request *request,
+                       struct http_response *response);

@@ -1,0 +1,67 @@
+#pragma once
+// The HTTP/1.1 front end: accepts connections, collects each request's body within the limits,
+// calls the handler, sends the reply. It knows nothing of images.
+//
+// The handler runs on the thread of its connection, many at a time.
+
+#include "status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct http_request {
+    const char *method; // "POST"
+    const char *path;   // without the query, percent-decoded
+    const uint8_t *body;
+    size_t body_length;
+    const char *id; // the client's X-Request-Id if it is sane, else a fresh one
+    // Not STATUS_OK: the request was refused before its body was read, and the handler has only
+    // to write the error. The detail is this thread's.
+    enum status refused;
+    void *connection; // private to http.c
+};
+
+// NULL where absent.
+const char *http_header(const struct http_request *request, const char *name);
+const char *http_query(const struct http_request *request, const char *name);
+
+enum { HTTP_MAX_HEADERS = 8 };
+
+struct http_response {
+    char *body; // malloc'ed; http.c frees it
+    size_t length;
+    const char *content_type;
+    struct {
+        const char *name;
+        char value[256];
+    } headers[HTTP_MAX_HEADERS];
+    int n_headers;
+};
+
+void http_add_header(struct http_response *response, const char *name, const char *format, ...)
+    PRINTF_LIKE(3);
+
+// Fills the response; the status it returns becomes the HTTP status.
+typedef enum status (*http_handler)(void *context, const struct http_request *request,
+                                    struct http_response *response);
+
+struct http_options {
+    const char *listen;
+    int port; // 0: any free one
+    int64_t max_body_bytes, max_inflight_bytes, max_connections;
+    int64_t idle_timeout_ms;
+    http_handler handler;
+    void *context;
+};
+
+struct http_server;
+
+// Listens and serves from now on. STATUS_IO where the address cannot be bound.
+enum status http_start(const struct http_options *options, struct http_server **server) CHECKED;
+
+// "http://127.0.0.1:8080", as bound.
+const char *http_address(const struct http_server *server);
+
+// Accepts what already waits in the backlog, then nothing more; answers every request in work, at
+// most for timeout_ms; closes all connections and frees the server.
+void http_stop(struct http_server *server, int64_t timeout_ms);

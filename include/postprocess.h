@@ -1,0 +1,13 @@
+#pragma once
+// Logits -> the classes a person wants to see.
+
+#include "status.h"
+
+struct prediction {
+    int class_index;
+    float probability; // softmax over all classes, in fp32
+};
+
+// top: the k most probable of `classes`, best first; equal logits in order of their class.
+// 1 <= k <= classes. A NaN logit ranks below all others.
+void postprocess_top_k(const float *logits, int classes, int k, struct prediction *top);

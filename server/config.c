@@ -1,0 +1,374 @@
+#include "config.h"
+#include <errno.h>
+#include <jansson.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern char **environ;
+
+enum type { TEXT, NUMBER, CHOICE, FLAG };
+
+enum {
+    ANY = COMMAND_SERVE | COMMAND_CLASSIFY | COMMAND_MODEL | COMMAND_BENCH,
+    RUNS = ANY & ~COMMAND_MODEL,
+    PICTURES = COMMAND_SERVE | COMMAND_CLASSIFY,
+};
+
+struct option {
+    const char *name;
+    int commands;
+    enum type type;
+    size_t field;             // in struct config
+    const char *default_text; // of a TEXT, or one of the choices
+    int64_t default_number, min, max;
+    const char *choices; // "auto|cpu|cuda", numbered from 0
+    const char *help;
+};
+
+#define FIELD(name) offsetof(struct config, name)
+#define MIB         (INT64_C(1) << 20)
+#define GIB         (INT64_C(1) << 30)
+
+static const struct option table[] = {
+    {"config", ANY, TEXT, FIELD(config), .default_text = "",
+     .help = "JSON file of options: {\"max_batch\": 8}"},
+    {"model", ANY, TEXT, FIELD(model), .default_text = "vit_b_32",
+     .help = "an entry of config/models.json"},
+    {"weights", RUNS, TEXT, FIELD(weights), .default_text = "",
+     .help =
+         "checkpoint (.safetensors; torchvision or timm names); the default is NAME.safetensors "
+         "in --weights-dir"},
+    {"weights-dir", RUNS, TEXT, FIELD(weights_dir), .default_text = "~/.cache/vitserve",
+     .help = "where checkpoints are looked for"},
+    {"random-weights", RUNS, TEXT, FIELD(random_weights), .default_text = "",
+     .help = "no file: weights from this seed, for benchmarks and tests"},
+    {"labels", PICTURES, TEXT, FIELD(labels), .default_text = "",
+     .help = "class names, line n = class n; the default is the model's"},
+    {"device", RUNS, CHOICE, FIELD(device), .default_text = "auto", .choices = "auto|cpu|cuda",
+     .help = "what to compute on; only auto falls back"},
+    {"precision", RUNS, CHOICE, FIELD(precision), .default_text = "auto",
+     .choices = "auto|fp32|tf32|bf16|fp16|int8|fp8",
+     .help = "number format of the matrix products"},
+    {"threads", RUNS, NUMBER, FIELD(threads), .min = 0, .max = 4096,
+     .help = "threads of the CPU backend; 0: all cores"},
+    {"decode-threads", PICTURES, NUMBER, FIELD(decode_threads), .min = 0, .max = 4096,
+     .help = "images decoded at the same time; 0: as many as cores"},
+    {"max-batch", PICTURES, NUMBER, FIELD(max_batch), .min = 0, .max = 4096,
+     .help = "images in one batch; 0: measured, the largest that takes less than 250 ms, at most "
+             "256"},
+    {"max-queue", COMMAND_SERVE, NUMBER, FIELD(max_queue), .min = 0, .max = 1 << 20,
+     .help = "images in the server at once; 0: 4 x max-batch"},
+    {"exif-orientation", PICTURES, CHOICE, FIELD(exif_orientation), .default_text = "apply",
+     .choices = "ignore|apply", .help = "turn pictures as their camera meant them"},
+    {"top-k", PICTURES, NUMBER, FIELD(top_k), .default_number = 5, .min = 1, .max = 1 << 20,
+     .help = "predictions per image"},
+    {"max-pixels", PICTURES, NUMBER, FIELD(max_pixels), .default_number = 64 * 1000 * 1000,
+     .min = 1, .max = INT64_C(1) << 31, .help = "largest picture, width x height"},
+    {"listen", COMMAND_SERVE, TEXT, FIELD(listen), .default_text = "127.0.0.1",
+     .help = "address to listen on"},
+    {"port", COMMAND_SERVE, NUMBER, FIELD(port), .default_number = 8080, .min = 0, .max = 65535,
+     .help = "0 picks a free one"},
+    {"max-body-bytes", COMMAND_SERVE, NUMBER, FIELD(max_body_bytes), .default_number = 32 * MIB,
+     .min = 1, .max = 4 * GIB, .help = "of one request"},
+    {"max-images", COMMAND_SERVE, NUMBER, FIELD(max_images), .default_number = 64, .min = 1,
+     .max = 4096, .help = "of one request"},
+    {"max-inflight-bytes", COMMAND_SERVE, NUMBER, FIELD(max_inflight_bytes),
+     .default_number = 512 * MIB, .min = 1, .max = 1024 * GIB,
+     .help = "request bodies in memory at once"},
+    {"max-connections", COMMAND_SERVE, NUMBER, FIELD(max_connections), .default_number = 4096,
+     .min = 1, .max = 1 << 20, .help = "open at once"},
+    {"idle-timeout-ms", COMMAND_SERVE, NUMBER, FIELD(idle_timeout_ms), .default_number = 60000,
+     .min = 1000, .max = 3600000, .help = "a connection silent for longer is closed"},
+    {"drain-timeout-ms", COMMAND_SERVE, NUMBER, FIELD(drain_timeout_ms), .default_number = 30000,
+     .min = 0, .max = 3600000, .help = "how long a stop waits for requests in work"},
+    {"log-level", ANY, CHOICE, FIELD(log_level), .default_text = "info",
+     .choices = "error|warning|info|debug", .help = "how much goes to standard error"},
+    {"print-config", COMMAND_SERVE, FLAG, FIELD(print_config),
+     .help = "print every option with its value as JSON, and exit"},
+    {"json", COMMAND_CLASSIFY | COMMAND_BENCH, FLAG, FIELD(json), .help = "for programs to read"},
+    {"logits", COMMAND_CLASSIFY, FLAG, FIELD(logits), .help = "with --json: the logits too"},
+    {"batch", COMMAND_BENCH, TEXT, FIELD(batch), .default_text = "1,2,4,8,16,32",
+     .help = "batch sizes to run"},
+    {"seconds", COMMAND_BENCH, NUMBER, FIELD(seconds), .default_number = 3, .min = 1, .max = 3600,
+     .help = "for each batch size"},
+    {"format", COMMAND_MODEL, CHOICE, FIELD(format), .default_text = "text",
+     .choices = "text|json|markdown", .help = "of the breakdown"},
+};
+
+#define N_OPTIONS (sizeof table / sizeof *table)
+
+static char **text_field(struct config *config, const struct option *option)
+{
+    return (char **)(void *)((char *)config + option->field);
+}
+
+static int64_t *number_field(struct config *config, const struct option *option)
+{
+    return (int64_t *)(void *)((char *)config + option->field);
+}
+
+// The position of `text` in "a|b|c", or -1.
+static int choice_index(const char *choices, const char *text)
+{
+    size_t length = strlen(text);
+    for (int i = 0; choices; i++) {
+        if (strcspn(choices, "|") == length && strncmp(choices, text, length) == 0)
+            return i;
+        choices = strchr(choices, '|');
+        choices = choices ? choices + 1 : NULL;
+    }
+    return -1;
+}
+
+static void choice_name(const char *choices, int64_t index, char *name, size_t size)
+{
+    for (; index > 0; index--)
+        choices = strchr(choices, '|') + 1;
+    snprintf(name, size, "%.*s", (int)strcspn(choices, "|"), choices);
+}
+
+static enum status set_text(char **field, const char *text)
+{
+    char *copy = strdup(text);
+    if (!copy)
+        return status_fail(STATUS_OUT_OF_MEMORY, "options: out of memory");
+    free(*field);
+    *field = copy;
+    return STATUS_OK;
+}
+
+static enum status set_option(struct config *config, const struct option *option, const char *text,
+                              const char *where)
+{
+    if (option->type == TEXT)
+        return set_text(text_field(config, option), text);
+    int64_t number;
+    if (option->type == CHOICE) {
+        number = choice_index(option->choices, text);
+        if (number < 0)
+            return status_fail(STATUS_USAGE, "%s: \"%s\" is none of %s", where, text,
+                               option->choices);
+    } else {
+        int64_t max = option->type == FLAG ? 1 : option->max;
+        char *end;
+        errno = 0;
+        number = strtoll(text, &end, 10);
+        if (end == text || *end || errno || number < option->min || number > max)
+            return status_fail(STATUS_USAGE, "%s: \"%s\" is not a whole number from %lld to %lld",
+                               where, text, (long long)option->min, (long long)max);
+    }
+    *number_field(config, option) = number;
+    return STATUS_OK;
+}
+
+static enum status set_defaults(struct config *config)
+{
+    *config = (struct config){0};
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        if (table[i].default_text)
+            TRY(set_option(config, &table[i], table[i].default_text, table[i].name));
+        else
+            *number_field(config, &table[i]) = table[i].default_number;
+    }
+    return STATUS_OK;
+}
+
+// The option called `name`, where `separator` stands for the dashes of the table, letters in
+// either case.
+static const struct option *find_option(const char *name, char separator)
+{
+    char wanted[64];
+    size_t length = strlen(name);
+    if (length >= sizeof wanted)
+        return NULL;
+    for (size_t i = 0; i <= length; i++)
+        wanted[i] = name[i] == separator ? '-' : name[i];
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (strcasecmp(table[i].name, wanted) == 0)
+            return &table[i];
+    return NULL;
+}
+
+static enum status read_member(struct config *config, const char *path, const char *name,
+                               const json_t *value)
+{
+    const struct option *option = find_option(name, '_');
+    char where[4200], number[32];
+    snprintf(where, sizeof where, "%s: \"%s\"", path, name);
+    if (!option || option->field == FIELD(config))
+        return status_fail(STATUS_USAGE, "%s is no option", where);
+    if (json_is_string(value))
+        return set_option(config, option, json_string_value(value), where);
+    if (json_is_boolean(value) && option->type == FLAG)
+        return set_option(config, option, json_is_true(value) ? "1" : "0", where);
+    if (!json_is_integer(value))
+        return status_fail(STATUS_USAGE, "%s is neither text nor a whole number", where);
+    snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
+    return set_option(config, option, number, where);
+}
+
+static enum status read_file(struct config *config, const char *path)
+{
+    json_error_t error;
+    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    if (!root)
+        return status_fail(STATUS_USAGE, "%s: line %d: %s", path, error.line, error.text);
+    enum status status = STATUS_OK;
+    if (!json_is_object(root))
+        status = status_fail(STATUS_USAGE, "%s: not a JSON object of options", path);
+    const char *name;
+    json_t *value;
+    json_object_foreach(root, name, value)
+    {
+        if (status == STATUS_OK)
+            status = read_member(config, path, name, value);
+    }
+    json_decref(root);
+    return status;
+}
+
+static enum status read_environment(struct config *config)
+{
+    static const char prefix[] = "VITSERVE_";
+    for (char **entry = environ; *entry; entry++) {
+        char name[64];
+        const char *value = strchr(*entry, '=');
+        if (strncmp(*entry, prefix, sizeof prefix - 1) != 0 || !value)
+            continue;
+        snprintf(name, sizeof name, "%.*s", (int)(value - *entry), *entry);
+        const struct option *option = find_option(name + sizeof prefix - 1, '_');
+        // Kubernetes sets VITSERVE_PORT=tcp://... beside a Service called vitserve.
+        if (option && strncmp(value + 1, "tcp://", 6) == 0)
+            continue;
+        if (option)
+            TRY(set_option(config, option, value + 1, name));
+        else
+            log_warning("the environment variable %s is no option", name);
+    }
+    return STATUS_OK;
+}
+
+// Reads the flag at argv[*i], and moves *i past its value.
+static enum status read_flag(struct config *config, enum command command, int argc, char **argv,
+                             int *i)
+{
+    char name[64], where[80];
+    const char *flag = argv[*i], *value = strchr(flag, '=');
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(flag + 2, "="), flag + 2);
+    snprintf(where, sizeof where, "--%s", name);
+    const struct option *option = find_option(name, '-');
+    if (!option || !(option->commands & (int)command))
+        return status_fail(STATUS_USAGE, "%s is no option of this command; --help lists them",
+                           flag);
+    if (value)
+        return set_option(config, option, value + 1, where);
+    if (option->type == FLAG)
+        return set_option(config, option, "1", where);
+    if (*i + 1 >= argc)
+        return status_fail(STATUS_USAGE, "%s needs a value", where);
+    return set_option(config, option, argv[++*i], where);
+}
+
+// Applies the flags, and gathers the words between them at the front of argv.
+static enum status read_flags(struct config *config, enum command command, int argc, char **argv,
+                              int *words)
+{
+    *words = 0;
+    bool flags_ended = false;
+    for (int i = 0; i < argc; i++) {
+        if (!flags_ended && strcmp(argv[i], "--") == 0)
+            flags_ended = true;
+        else if (!flags_ended && strncmp(argv[i], "--", 2) == 0)
+            TRY(read_flag(config, command, argc, argv, &i));
+        else
+            argv[(*words)++] = argv[i];
+    }
+    return STATUS_OK;
+}
+
+static enum status find_config_file(struct config *config, int argc, char **argv)
+{
+    const char *path = getenv("VITSERVE_CONFIG");
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], "--config=", 9) == 0)
+            path = argv[i] + 9;
+        else if (strcmp(argv[i], "--config") == 0 && i + 1 < argc)
+            path = argv[i + 1];
+    }
+    return set_text(&config->config, path ? path : "");
+}
+
+enum status config_read(struct config *config, enum command command, int argc, char **argv,
+                        int *words)
+{
+    TRY(set_defaults(config));
+    TRY(find_config_file(config, argc, argv));
+    if (*config->config)
+        TRY(read_file(config, config->config));
+    TRY(read_environment(config));
+    return read_flags(config, command, argc, argv, words);
+}
+
+void config_release(struct config *config)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (table[i].type == TEXT)
+            free(*text_field(config, &table[i]));
+    *config = (struct config){0};
+}
+
+void config_print_help(enum command command, FILE *out)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const struct option *option = &table[i];
+        if (!(option->commands & (int)command))
+            continue;
+        char value[64] = "";
+        if (option->type == TEXT)
+            snprintf(value, sizeof value, " TEXT");
+        else if (option->type == CHOICE)
+            snprintf(value, sizeof value, " %s", option->choices);
+        else if (option->type == NUMBER)
+            snprintf(value, sizeof value, " N");
+        fprintf(out, "  --%s%s\n        %s", option->name, value, option->help);
+        if (option->type == NUMBER)
+            fprintf(out, " (%lld to %lld, default %lld)", (long long)option->min,
+                    (long long)option->max, (long long)option->default_number);
+        else if (option->default_text && *option->default_text)
+            fprintf(out, " (default %s)", option->default_text);
+        fputc('\n', out);
+    }
+}
+
+enum status config_print_json(const struct config *config, FILE *out)
+{
+    struct config *fields = (struct config *)(uintptr_t)config; // only read
+    json_t *root = json_object();
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s", table[i].name);
+        for (char *c = name; *c; c++)
+            *c = *c == '-' ? '_' : *c;
+        json_t *value;
+        if (table[i].type == TEXT) {
+            value = json_string(*text_field(fields, &table[i]));
+        } else if (table[i].type == CHOICE) {
+            char choice[32];
+            choice_name(table[i].choices, *number_field(fields, &table[i]), choice, sizeof choice);
+            value = json_string(choice);
+        } else if (table[i].type == FLAG) {
+            value = json_boolean(*number_field(fields, &table[i]) != 0);
+        } else {
+            value = json_integer(*number_field(fields, &table[i]));
+        }
+        json_object_set_new(root, name, value);
+    }
+    char *text = json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    if (!text)
+        return status_fail(STATUS_OUT_OF_MEMORY, "options: out of memory");
+    fprintf(out, "%s\n", text);
+    free(text);
+    return STATUS_OK;
+}

@@ -1,0 +1,400 @@
+// DESIGN. We listen ourselves and hand each accepted socket to libmicrohttpd, which gives every
+// connection a thread: so at a stop we can empty the backlog before we close it, and count work
+// from the moment a client was accepted. The library calls on_request() first with the headers,
+// then with each piece of the body, then once more when the body is complete; only the first and
+// the last call may queue a reply.
+//
+// A server's counts are atomics: connection threads bump them, http_stop() watches them.
+
+#include "http.h"
+#include "clock.h"
+#include "listener.h"
+#include "log.h"
+#include <errno.h>
+#include <limits.h>
+#include <microhttpd.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { THREAD_STACK_BYTES = 512 * 1024 };
+
+struct http_server {
+    struct http_options options;
+    struct MHD_Daemon *daemon;
+    struct listener *listener;
+    uint64_t id_seed;
+    atomic_uint_fast64_t next_id;
+    atomic_int_fast64_t inflight_bytes;
+    atomic_int requests;    // whose headers have arrived and whose reply is not yet sent
+    atomic_int connections; // accepted and not yet closed
+    atomic_int fresh;       // of these, the ones that have not sent a request yet
+    atomic_bool draining;
+};
+
+// One request while it arrives.
+struct exchange {
+    struct http_server *server;
+    char id[129];
+    uint8_t *body;
+    size_t length, capacity;
+    int64_t charged; // of the byte budget
+};
+
+// One connection: whether it has ever sent a request.
+struct peer {
+    bool used;
+};
+
+const char *http_header(const struct http_request *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+}
+
+const char *http_query(const struct http_request *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+void http_add_header(struct http_response *response, const char *name, const char *format, ...)
+{
+    if (response->n_headers == HTTP_MAX_HEADERS)
+        return;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(response->headers[response->n_headers].value,
+              sizeof response->headers[response->n_headers].value, format, args);
+    va_end(args);
+    response->headers[response->n_headers++].name = name;
+}
+
+// ---- the life of a request ----------------------------------------------------------------------
+
+static void choose_id(struct exchange *exchange, struct MHD_Connection *connection)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                                  "._-";
+    const char *id = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-Request-Id");
+    size_t length = id ? strlen(id) : 0;
+    if (length > 0 && length < sizeof exchange->id && strspn(id, allowed) == length)
+        memcpy(exchange->id, id, length + 1);
+    else
+        snprintf(exchange->id, sizeof exchange->id, "%016llx",
+                 (unsigned long long)(exchange->server->id_seed +
+                                      atomic_fetch_add(&exchange->server->next_id, 1)));
+}
+
+static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Connection *connection,
+                                      enum status status, struct http_response *response)
+{
+    struct MHD_Response *reply =
+        MHD_create_response_from_buffer(response->length, response->body, MHD_RESPMEM_MUST_FREE);
+    if (!reply) {
+        free(response->body);
+        return MHD_NO;
+    }
+    if (response->content_type)
+        MHD_add_response_header(reply, "Content-Type", response->content_type);
+    MHD_add_response_header(reply, "X-Request-Id", exchange->id);
+    for (int i = 0; i < response->n_headers; i++)
+        MHD_add_response_header(reply, response->headers[i].name, response->headers[i].value);
+    if (atomic_load(&exchange->server->draining))
+        MHD_add_response_header(reply, "Connection", "close");
+    enum MHD_Result result = MHD_queue_response(connection, (unsigned)status_http(status), reply);
+    MHD_destroy_response(reply);
+    return result;
+}
+
+static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *connection,
+                              const char *method, const char *path, enum status refused)
+{
+    struct http_server *server = exchange->server;
+    struct http_request request = {.method = method,
+                                   .path = path,
+                                   .body = exchange->body,
+                                   .body_length = exchange->length,
+                                   .id = exchange->id,
+                                   .refused = refused,
+                                   .connection = connection};
+    struct http_response response = {0};
+    enum status status = server->options.handler(server->options.context, &request, &response);
+    log_debug("%s %s %s %d", exchange->id, method, path, status_http(status));
+    return queue_response(exchange, connection, status, &response);
+}
+
+// Room for `capacity` bytes of body, taken from the budget that all requests share.
+static enum status grow_body(struct exchange *exchange, size_t capacity)
+{
+    struct http_server *server = exchange->server;
+    int64_t more = (int64_t)(capacity - exchange->capacity);
+    int64_t total = atomic_fetch_add(&server->inflight_bytes, more) + more;
+    exchange->charged += more;
+    if (total > server->options.max_inflight_bytes)
+        return status_fail(STATUS_QUEUE_FULL,
+                           "request bodies in work fill the budget of %lld bytes",
+                           (long long)server->options.max_inflight_bytes);
+    uint8_t *body = realloc(exchange->body, capacity);
+    if (!body)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a body of %zu bytes", capacity);
+    exchange->body = body;
+    exchange->capacity = capacity;
+    return STATUS_OK;
+}
+
+static enum status too_large(const struct http_server *server)
+{
+    return status_fail(STATUS_BODY_TOO_LARGE, "the body is over the limit of %lld bytes",
+                       (long long)server->options.max_body_bytes);
+}
+
+// What a request says about the end of its body.
+struct framing {
+    const char *length, *encoding;
+    int count;
+};
+
+static enum MHD_Result note_framing(void *context, enum MHD_ValueKind kind, const char *name,
+                                    const char *value)
+{
+    (void)kind;
+    struct framing *framing = context;
+    bool length = strcasecmp(name, "Content-Length") == 0;
+    if (!length && strcasecmp(name, "Transfer-Encoding") != 0)
+        return MHD_YES;
+    *(length ? &framing->length : &framing->encoding) = value ? value : "";
+    framing->count++;
+    return MHD_YES;
+}
+
+// The headers have arrived: a body that we will not take is refused before it is sent.
+static enum status begin_body(struct exchange *exchange, struct MHD_Connection *connection)
+{
+    struct framing framing = {0};
+    MHD_get_connection_values(connection, MHD_HEADER_KIND, note_framing, &framing);
+    // Two that disagree are how one request is smuggled past a proxy inside another, and a coding
+    // that the library does not know is a body without an end (RFC 9112, 6.3).
+    if (framing.count > 1)
+        return status_fail(STATUS_BAD_REQUEST, "more than one Content-Length or Transfer-Encoding");
+    if (framing.encoding && strcasecmp(framing.encoding, "chunked") != 0)
+        return status_fail(STATUS_BAD_REQUEST, "Transfer-Encoding: only chunked is known");
+    if (!framing.length)
+        return STATUS_OK;
+    char *end;
+    errno = 0;
+    long long bytes = strtoll(framing.length, &end, 10);
+    if (*end || bytes < 0 || end == framing.length)
+        return status_fail(STATUS_BAD_REQUEST, "Content-Length is not a number");
+    if (errno || bytes > exchange->server->options.max_body_bytes)
+        return too_large(exchange->server);
+    return bytes > 0 ? grow_body(exchange, (size_t)bytes) : STATUS_OK;
+}
+
+static enum status append_body(struct exchange *exchange, const char *data, size_t length)
+{
+    size_t limit = (size_t)exchange->server->options.max_body_bytes;
+    size_t needed = exchange->length + length;
+    if (needed > limit)
+        return too_large(exchange->server);
+    if (needed > exchange->capacity) {
+        size_t doubled = needed * 2 < 65536 ? 65536 : needed * 2;
+        TRY(grow_body(exchange, doubled < limit ? doubled : limit));
+    }
+    memcpy(exchange->body + exchange->length, data, length);
+    exchange->length = needed;
+    return STATUS_OK;
+}
+
+static enum MHD_Result begin_request(struct http_server *server, struct MHD_Connection *connection,
+                                     const char *method, const char *path, void **state)
+{
+    struct exchange *exchange = calloc(1, sizeof *exchange);
+    if (!exchange)
+        return MHD_NO;
+    exchange->server = server;
+    choose_id(exchange, connection);
+    *state = exchange;
+    atomic_fetch_add(&server->requests, 1);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct peer *peer = info ? info->socket_context : NULL;
+    if (peer && !peer->used) {
+        peer->used = true;
+        atomic_fetch_sub(&server->fresh, 1);
+    }
+    enum status status = begin_body(exchange, connection);
+    return status == STATUS_OK ? MHD_YES : answer(exchange, connection, method, path, status);
+}
+
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection,
+                                  const char *path, const char *method, const char *version,
+                                  const char *data, size_t *data_length, void **state)
+{
+    (void)version;
+    struct exchange *exchange = *state;
+    if (!exchange)
+        return begin_request(context, connection, method, path, state);
+    if (*data_length == 0)
+        return answer(exchange, connection, method, path, STATUS_OK);
+    enum status status = append_body(exchange, data, *data_length);
+    if (status != STATUS_OK) {
+        // No reply can be queued while the body still arrives: close.
+        log_info("%s %s %s: connection closed: %s", exchange->id, method, path,
+                 status_detail(status));
+        return MHD_NO;
+    }
+    *data_length = 0;
+    return MHD_YES;
+}
+
+static void on_completed(void *context, struct MHD_Connection *connection, void **state,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)connection, (void)code;
+    struct http_server *server = context;
+    struct exchange *exchange = *state;
+    if (!exchange)
+        return;
+    atomic_fetch_sub(&server->inflight_bytes, exchange->charged);
+    atomic_fetch_sub(&server->requests, 1);
+    free(exchange->body);
+    free(exchange);
+    *state = NULL;
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    (void)connection;
+    struct http_server *server = context;
+    struct peer *peer = *socket_context;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *socket_context = calloc(1, sizeof *peer);
+        return;
+    }
+    if (!peer || !peer->used)
+        atomic_fetch_sub(&server->fresh, 1);
+    atomic_fetch_sub(&server->connections, 1);
+    free(peer);
+}
+
+// A zero byte would end the text early: what holds one is left as it is.
+static size_t unescape(void *context, struct MHD_Connection *connection, char *text)
+{
+    (void)context, (void)connection;
+    return strstr(text, "%00") ? strlen(text) : MHD_http_unescape(text);
+}
+
+static void on_library_message(void *context, const char *format, va_list args)
+{
+    (void)context;
+    char text[512];
+    vsnprintf(text, sizeof text, format, args);
+    text[strcspn(text, "\n")] = '\0';
+    log_debug("http: %s", text);
+}
+
+// ---- start and stop -----------------------------------------------------------------------------
+
+// The library takes the connection up on a thread of its own, later: it is counted here, where a
+// stop cannot miss it.
+static void on_accept(void *context, int fd, const struct sockaddr *address, socklen_t length)
+{
+    struct http_server *server = context;
+    if (atomic_load(&server->connections) >= server->options.max_connections) {
+        log_debug("connection refused: there are %lld already",
+                  (long long)server->options.max_connections);
+        close(fd);
+        return;
+    }
+    atomic_fetch_add(&server->connections, 1);
+    atomic_fetch_add(&server->fresh, 1);
+    if (MHD_add_connection(server->daemon, fd, address, length) != MHD_YES) {
+        log_debug("connection refused: %s", strerror(errno));
+        atomic_fetch_sub(&server->fresh, 1);
+        atomic_fetch_sub(&server->connections, 1);
+    }
+}
+
+static enum status start(struct http_server *server)
+{
+    if (getrandom(&server->id_seed, sizeof server->id_seed, 0) < 0)
+        return status_fail(STATUS_IO, "no random numbers: %s", strerror(errno));
+    unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
+                     MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+    // The connection limit is ours: at its own, version 0.9.75 keeps a mutex locked for ever.
+    server->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_library_message,
+        NULL, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED,
+        on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+        MHD_OPTION_CONNECTION_LIMIT, UINT_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)((server->options.idle_timeout_ms + 999) / 1000), MHD_OPTION_THREAD_STACK_SIZE,
+        (size_t)THREAD_STACK_BYTES, MHD_OPTION_END);
+    if (!server->daemon)
+        return status_fail(STATUS_INTERNAL, "the HTTP library does not start: %s", strerror(errno));
+    return listener_start(server->options.listen, server->options.port, on_accept, server,
+                          &server->listener);
+}
+
+static void release(struct http_server *server)
+{
+    if (server->daemon)
+        MHD_stop_daemon(server->daemon);
+    free(server);
+}
+
+enum status http_start(const struct http_options *options, struct http_server **out)
+{
+    struct http_server *server = calloc(1, sizeof *server);
+    if (!server)
+        return status_fail(STATUS_OUT_OF_MEMORY, "http: out of memory");
+    server->options = *options;
+    enum status status = start(server);
+    if (status != STATUS_OK) {
+        release(server);
+        return status;
+    }
+    *out = server;
+    return STATUS_OK;
+}
+
+const char *http_address(const struct http_server *server)
+{
+    return listener_address(server->listener);
+}
+
+// Until every request in work is answered. A connection that was accepted but has not sent its
+// request yet counts for a second: longer, and an idle client could hold the stop.
+static void drain(struct http_server *server, int64_t timeout_ms)
+{
+    const int64_t fresh_ms = 1000;
+    int64_t start = clock_ns();
+    for (;;) {
+        int64_t elapsed_ms = (clock_ns() - start) / 1000000;
+        bool fresh = atomic_load(&server->fresh) > 0 && elapsed_ms < fresh_ms;
+        int requests = atomic_load(&server->requests);
+        if (requests == 0 && !fresh)
+            return;
+        if (elapsed_ms >= timeout_ms) {
+            log_warning("stopping with %d requests unanswered", requests);
+            return;
+        }
+        poll(NULL, 0, 5);
+    }
+}
+
+void http_stop(struct http_server *server, int64_t timeout_ms)
+{
+    if (!server)
+        return;
+    atomic_store(&server->draining, true);
+    listener_stop(server->listener);
+    drain(server, timeout_ms);
+    release(server);
+}

@@ -1,0 +1,139 @@
+#include "listener.h"
+#include "log.h"
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct listener {
+    int fd, stop_fd;
+    accepted_fn accepted;
+    void *context;
+    pthread_t thread;
+    char address[128];
+};
+
+// Accepts everything that waits; the socket does not block.
+static void accept_waiting(struct listener *listener)
+{
+    for (;;) {
+        struct sockaddr_storage storage;
+        struct sockaddr *address = (struct sockaddr *)&storage;
+        socklen_t length = sizeof storage;
+        int fd = accept4(listener->fd, address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            listener->accepted(listener->context, fd, address, length);
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            if (errno != EAGAIN && errno != EWOULDBLOCK) {
+                log_warning("cannot accept a connection: %s", strerror(errno));
+                poll(NULL, 0, 10); // out of descriptors: give the others time to end
+            }
+            return;
+        }
+    }
+}
+
+static void *accept_loop(void *argument)
+{
+    struct listener *listener = argument;
+    struct pollfd fds[] = {{.fd = listener->fd, .events = POLLIN},
+                           {.fd = listener->stop_fd, .events = POLLIN}};
+    while (!fds[1].revents)
+        if (poll(fds, 2, -1) > 0)
+            accept_waiting(listener);
+    return NULL;
+}
+
+static enum status bind_socket(struct listener *listener, const struct addrinfo *info)
+{
+    enum { BACKLOG = 4096 };
+    int on = 1;
+    listener->fd = socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (listener->fd < 0)
+        return status_fail(STATUS_IO, "socket: %s", strerror(errno));
+    setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    char host[64] = "", port[8] = "";
+    getnameinfo(info->ai_addr, info->ai_addrlen, host, sizeof host, port, sizeof port,
+                NI_NUMERICHOST | NI_NUMERICSERV);
+    if (bind(listener->fd, info->ai_addr, info->ai_addrlen) != 0 ||
+        listen(listener->fd, BACKLOG) != 0)
+        return status_fail(STATUS_IO, "cannot listen on %s port %s: %s", host, port,
+                           strerror(errno));
+    struct sockaddr_storage bound;
+    socklen_t length = sizeof bound;
+    getsockname(listener->fd, (struct sockaddr *)&bound, &length);
+    getnameinfo((struct sockaddr *)&bound, length, host, sizeof host, port, sizeof port,
+                NI_NUMERICHOST | NI_NUMERICSERV);
+    bool v6 = bound.ss_family == AF_INET6;
+    snprintf(listener->address, sizeof listener->address, "http://%s%s%s:%s", v6 ? "[" : "", host,
+             v6 ? "]" : "", port);
+    return STATUS_OK;
+}
+
+static enum status start(struct listener *listener, const char *address, int port)
+{
+    char service[8];
+    snprintf(service, sizeof service, "%d", port);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *info;
+    int error = getaddrinfo(address, service, &hints, &info);
+    if (error)
+        return status_fail(STATUS_IO, "--listen %s: %s", address, gai_strerror(error));
+    enum status status = bind_socket(listener, info);
+    freeaddrinfo(info);
+    TRY(status);
+    listener->stop_fd = eventfd(0, EFD_CLOEXEC);
+    if (listener->stop_fd < 0)
+        return status_fail(STATUS_IO, "eventfd: %s", strerror(errno));
+    error = pthread_create(&listener->thread, NULL, accept_loop, listener);
+    if (error)
+        return status_fail(STATUS_INTERNAL, "cannot start a thread: %s", strerror(error));
+    return STATUS_OK;
+}
+
+static void release(struct listener *listener)
+{
+    if (listener->fd >= 0)
+        close(listener->fd);
+    if (listener->stop_fd >= 0)
+        close(listener->stop_fd);
+    free(listener);
+}
+
+enum status listener_start(const char *address, int port, accepted_fn accepted, void *context,
+                           struct listener **out)
+{
+    struct listener *listener = calloc(1, sizeof *listener);
+    if (!listener)
+        return status_fail(STATUS_OUT_OF_MEMORY, "listener: out of memory");
+    *listener =
+        (struct listener){.fd = -1, .stop_fd = -1, .accepted = accepted, .context = context};
+    enum status status = start(listener, address, port);
+    if (status != STATUS_OK) {
+        release(listener);
+        return status;
+    }
+    *out = listener;
+    return STATUS_OK;
+}
+
+const char *listener_address(const struct listener *listener)
+{
+    return listener->address;
+}
+
+void listener_stop(struct listener *listener)
+{
+    if (!listener)
+        return;
+    eventfd_write(listener->stop_fd, 1);
+    pthread_join(listener->thread, NULL);
+    accept_waiting(listener);
+    release(listener);
+}

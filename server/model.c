@@ -1,0 +1,125 @@
+#include "model.h"
+#include "clock.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *precision_name(enum precision precision)
+{
+    static const char *const names[] = {"auto", "fp32", "tf32", "bf16", "fp16", "int8", "fp8"};
+    return names[precision];
+}
+
+// NAME.safetensors in --weights-dir, "~/" being the home directory.
+static void default_path(const struct config *config, char *path, size_t size)
+{
+    const char *home = getenv("HOME"), *dir = config->weights_dir;
+    if (strncmp(dir, "~/", 2) == 0 && home)
+        snprintf(path, size, "%s/%s/%s.safetensors", home, dir + 2, config->model);
+    else
+        snprintf(path, size, "%s/%s.safetensors", dir, config->model);
+}
+
+static enum status open_weights(const struct config *config, struct weights **weights)
+{
+    if (*config->random_weights) {
+        char *end;
+        errno = 0;
+        uint64_t seed = strtoull(config->random_weights, &end, 10);
+        if (*end || errno || *config->random_weights == '-')
+            return status_fail(STATUS_USAGE,
+                               "--random-weights: \"%s\" is not a whole number from 0 to 2^64 - 1",
+                               config->random_weights);
+        return weights_open_random(seed, weights);
+    }
+    if (*config->weights)
+        return weights_open(config->weights, weights);
+    char path[4096];
+    default_path(config, path, sizeof path);
+    if (access(path, R_OK) != 0)
+        return status_fail(STATUS_IO,
+                           "no weights for %s: looked for %s; give --weights FILE, or "
+                           "--random-weights SEED to try it without",
+                           config->model, path);
+    return weights_open(path, weights);
+}
+
+static enum status load(const struct config *config, struct model *model)
+{
+    TRY(catalog_open(&model->catalog));
+    TRY(catalog_find(model->catalog, config->model, &model->entry));
+    TRY(labels_open(model->entry, *config->labels ? config->labels : NULL, &model->labels));
+    TRY(device_open((enum device)config->device, (enum precision)config->precision,
+                    (int)config->threads, &model->backend));
+    struct weights *weights;
+    TRY(open_weights(config, &weights));
+    model->weights_source = weights_source(weights);
+    enum status status = vit_weights_load(model->backend, &model->entry->dims,
+                                          &model->entry->preprocess, weights, &model->weights);
+    weights_close(weights);
+    return status;
+}
+
+enum status model_open(const struct config *config, struct model *model)
+{
+    *model = (struct model){0};
+    enum status status = load(config, model);
+    if (status != STATUS_OK)
+        model_close(model);
+    return status;
+}
+
+void model_close(struct model *model)
+{
+    vit_weights_release(&model->weights);
+    if (model->backend)
+        model->backend->ops->destroy(model->backend);
+    labels_close(model->labels);
+    catalog_close(model->catalog);
+    *model = (struct model){0};
+}
+
+// Time of one forward pass over `batch` images of any content.
+static enum status time_batch(struct vit_run *run, int batch, int64_t *ns)
+{
+    const float *logits;
+    int64_t start = clock_ns();
+    TRY(vit_forward(run, batch, &logits));
+    *ns = clock_ns() - start;
+    return STATUS_OK;
+}
+
+static enum status measure(struct vit_run *run, const uint8_t *pixels, int largest, int *max_batch)
+{
+    const int64_t limit_ns = 250 * 1000000;
+    int64_t ns;
+    for (int i = 0; i < largest; i++)
+        TRY(vit_set_image(run, i, pixels));
+    TRY(time_batch(run, 1, &ns)); // the first pass compiles and allocates
+    TRY(time_batch(run, 1, &ns));
+    for (*max_batch = 1; 2 * *max_batch <= largest && 2 * ns < limit_ns; *max_batch *= 2) {
+        TRY(time_batch(run, 2 * *max_batch, &ns));
+        if (ns >= limit_ns)
+            break;
+    }
+    return STATUS_OK;
+}
+
+enum status model_measure_batch(struct model *model, int *max_batch)
+{
+    enum { LARGEST = 256 };
+    struct vit_run *run;
+    size_t side = (size_t)model->entry->dims.S;
+    uint8_t *pixels = calloc(side * side, 3);
+    if (!pixels)
+        return status_fail(STATUS_OUT_OF_MEMORY, "warm-up: out of memory");
+    enum status status = vit_run_create(&model->entry->dims, &model->weights, LARGEST, &run);
+    if (status == STATUS_OK) {
+        status = measure(run, pixels, LARGEST, max_batch);
+        vit_run_free(run);
+    }
+    free(pixels);
+    return status;
+}

@@ -1,0 +1,161 @@
+// vitserve serve: starts everything in order, waits for a signal, stops it in reverse order.
+
+#include "api.h"
+#include "commands.h"
+#include "worker.h"
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { MAX_WORKERS = 16 };
+
+struct server {
+    const struct config *config;
+    struct api *api;
+    struct http_server *http;
+    struct model model;
+    uint8_t *pixels; // of the queue's slots
+    struct queue *queue;
+    struct lane {
+        struct vit_run *run;
+        struct worker *worker;
+    } lanes[MAX_WORKERS]; // as many as the device needs, the rest empty
+    int max_batch;
+    atomic_bool device_failed;
+};
+
+// Every connection takes a descriptor; the rest of the program a few dozen.
+static void raise_descriptor_limit(int64_t connections)
+{
+    struct rlimit limit;
+    rlim_t wanted = (rlim_t)connections + 64;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+        return;
+    limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+        log_warning("only %llu descriptors for --max-connections %lld",
+                    (unsigned long long)limit.rlim_cur, (long long)connections);
+}
+
+static enum status start_http(struct server *server)
+{
+    const struct config *config = server->config;
+    raise_descriptor_limit(config->max_connections);
+    TRY(api_create(config, &server->api));
+    TRY(http_start(&(struct http_options){.listen = config->listen,
+                                          .port = (int)config->port,
+                                          .max_body_bytes = config->max_body_bytes,
+                                          .max_inflight_bytes = config->max_inflight_bytes,
+                                          .max_connections = config->max_connections,
+                                          .idle_timeout_ms = config->idle_timeout_ms,
+                                          .handler = api_handle,
+                                          .context = server->api},
+                   &server->http));
+    printf("listening on %s\n", http_address(server->http));
+    fflush(stdout);
+    return STATUS_OK;
+}
+
+static void on_device_failed(void *context)
+{
+    struct server *server = context;
+    atomic_store(&server->device_failed, true);
+    api_set_unready(server->api, STATUS_DEVICE_FAILED);
+    kill(getpid(), SIGTERM);
+}
+
+static enum status create_queue(struct server *server)
+{
+    const struct vit_dims *dims = &server->model.entry->dims;
+    struct backend *backend = server->model.backend;
+    size_t bytes = (size_t)dims->S * (size_t)dims->S * 3;
+    int capacity =
+        server->config->max_queue > 0 ? (int)server->config->max_queue : 4 * server->max_batch;
+    void *pixels;
+    TRY(backend->ops->alloc_host(backend, bytes * (size_t)capacity, &pixels));
+    server->pixels = pixels;
+    memset(pixels, 0, bytes); // the first slot is the picture of the warm-up
+    return queue_create(capacity, server->pixels, bytes, dims->K, &server->queue);
+}
+
+// A run of its own for each worker, all warm before the first worker takes a job.
+static enum status start_workers(struct server *server)
+{
+    const struct model *model = &server->model;
+    int count = model->backend->workers < MAX_WORKERS ? model->backend->workers : MAX_WORKERS;
+    for (int i = 0; i < count; i++) {
+        struct vit_run **run = &server->lanes[i].run;
+        TRY(vit_run_create(&model->entry->dims, &model->weights, server->max_batch, run));
+        TRY(vit_run_warm_up(*run, server->pixels));
+    }
+    for (int i = 0; i < count; i++)
+        TRY(worker_start(server->queue, server->lanes[i].run, server->max_batch,
+                         model->entry->dims.K, on_device_failed, server, &server->lanes[i].worker));
+    return STATUS_OK;
+}
+
+static enum status start_engine(struct server *server)
+{
+    struct model *model = &server->model;
+    TRY(model_open(server->config, model));
+    server->max_batch = (int)server->config->max_batch;
+    if (server->max_batch == 0)
+        TRY(model_measure_batch(model, &server->max_batch));
+    TRY(create_queue(server));
+    TRY(start_workers(server));
+    api_set_ready(server->api, model, server->queue, server->max_batch);
+    log_info("ready: %s on %s (%s), %s, batches of up to %d images", model->entry->name,
+             model->backend->name, model->backend->device_name,
+             precision_name(model->backend->precision), server->max_batch);
+    return STATUS_OK;
+}
+
+static void stop(struct server *server)
+{
+    http_stop(server->http, server->config->drain_timeout_ms);
+    if (server->queue)
+        queue_close(server->queue);
+    for (int i = 0; i < MAX_WORKERS; i++)
+        worker_join(server->lanes[i].worker);
+    for (int i = 0; i < MAX_WORKERS; i++)
+        vit_run_free(server->lanes[i].run);
+    queue_free(server->queue);
+    if (server->model.backend)
+        server->model.backend->ops->free_host(server->model.backend, server->pixels);
+    model_close(&server->model);
+    api_free(server->api);
+}
+
+// SIGTERM and SIGINT are blocked in every thread and taken here.
+static void wait_for_signal(const sigset_t *signals)
+{
+    int signal_number = 0;
+    sigwait(signals, &signal_number);
+    log_info("stopping (%s)", strsignal(signal_number));
+}
+
+int serve_main(const struct config *config)
+{
+    struct server server = {.config = config};
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+
+    enum status status = start_http(&server);
+    if (status == STATUS_OK)
+        status = start_engine(&server);
+    if (status == STATUS_OK) {
+        wait_for_signal(&signals);
+        if (!atomic_load(&server.device_failed))
+            api_set_unready(server.api, STATUS_DRAINING);
+    }
+    int code = status == STATUS_OK ? EXIT_OK : exit_code(status);
+    stop(&server);
+    return atomic_load(&server.device_failed) ? EXIT_DEVICE : code;
+}

@@ -185,6 +185,15 @@ static enum status cpu_run(struct stream *base, int batch, int max_batch, forwar
     return forward(context, batch);
 }
 
+// Matrix products are compiled for power-of-two numbers of images.
+static enum status cpu_warm_up(struct stream *stream, int max_batch, forward_fn forward,
+                               void *context)
+{
+    for (int batch = 1; batch <= max_batch; batch *= 2)
+        TRY(cpu_run(stream, batch, max_batch, forward, context));
+    return STATUS_OK;
+}
+
 static enum status cpu_sync(struct stream *stream)
 {
     (void)stream;
@@ -216,6 +225,7 @@ static const struct backend_ops cpu_ops = {
     .attention = cpu_attention,
     .peak = cpu_peak,
     .run = cpu_run,
+    .warm_up = cpu_warm_up,
     .sync = cpu_sync,
     .destroy = cpu_destroy,
 };
@@ -245,7 +255,8 @@ enum status backend_cpu_create(enum precision precision, int threads, struct bac
     cpu->base = (struct backend){.ops = &cpu_ops,
                                  .name = "cpu",
                                  .precision = PRECISION_FP32,
-                                 .activation_bytes = sizeof(float)};
+                                 .activation_bytes = sizeof(float),
+                                 .workers = 1};
     read_device_name(cpu->base.device_name, sizeof cpu->base.device_name);
     cpu->kernels = best_kernels();
     cpu->threads = threads > 0 ? threads : omp_get_num_procs();

@@ -1,0 +1,36 @@
+#pragma once
+// What a test may ask of the emulated GPU. C and C++; functions are safe from any thread.
+//
+// Environment, read at the first call and again by emulator_reset():
+//   EMULATOR_SEED       of every random choice (default 1); printed when a program fails
+//   EMULATOR_DEVICES    number of GPUs (default 1); 0: cudaErrorNoDevice; -1: no driver at all
+//   EMULATOR_CC         compute capability (default 9.0)
+//   EMULATOR_MEMORY_MB  memory of each GPU (default 8192)
+//   EMULATOR_FAIL       CALL:NTH:ERROR[,...], as if by emulator_fail()
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Makes the nth `call` from now on (1: the next) return `error`, a cudaError_t or, for cublasLt's
+// functions, a cublasStatus_t. The name "execute" stands for work on the device: the nth piece of
+// work executed from now fails, and what synchronises next reports it. An error that the driver
+// calls sticky (cudaErrorIllegalAddress and its like) loses the device until emulator_reset().
+void emulator_fail(const char *call, int nth, int error);
+
+// How many times `call` has been made since the last reset.
+long emulator_calls(const char *call);
+
+// Forgets faults, counts and lost devices; reads the environment again. Memory and streams stay.
+void emulator_reset(void);
+
+// Restarts the random choices.
+void emulator_seed(uint64_t seed);
+
+// Allocations, streams, events, graphs and cublasLt objects that nobody has freed yet.
+long emulator_live(void);
+
+#ifdef __cplusplus
+}
+#endif

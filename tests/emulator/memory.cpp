@@ -1,0 +1,286 @@
+// Device and pinned memory, and the device's properties.
+//
+// Device memory is host memory of its own: ASan sees the end of each allocation, holds it poisoned
+// while no work runs on the device (a host access is reported as use-after-poison), and it starts
+// as NaN.
+#include "device.h"
+#include "sanitizer.h"
+#include <cstdlib>
+
+namespace emulator
+{
+
+static std::map<const char *, allocation> allocations; // by their first byte
+static std::map<int, size_t> used_bytes;
+static int open = -1; // the device whose memory may be touched now
+
+const allocation *find_allocation(const void *p, size_t bytes)
+{
+    const char *begin = static_cast<const char *>(p);
+    auto next = allocations.upper_bound(begin);
+    if (next == allocations.begin())
+        return nullptr;
+    const allocation &a = std::prev(next)->second;
+    return begin + bytes <= a.memory + a.bytes ? &a : nullptr;
+}
+
+bool in_device_memory(const void *p, size_t bytes)
+{
+    const allocation *a = find_allocation(p, bytes);
+    return a && a->device >= 0;
+}
+
+void open_device(int device)
+{
+    if (open == device)
+        return;
+    close_device();
+    for (const auto &entry : allocations)
+        if (entry.second.device == device)
+            unpoison(entry.second.memory, entry.second.bytes);
+    open = device;
+}
+
+void close_device()
+{
+    if (open < 0)
+        return;
+    for (const auto &entry : allocations)
+        if (entry.second.device == open)
+            poison(entry.second.memory, entry.second.bytes);
+    open = -1;
+}
+
+long live_allocations()
+{
+    return long(allocations.size());
+}
+
+static cudaError_t allocate(void **memory, size_t bytes, int device)
+{
+    if (!memory)
+        return cudaErrorInvalidValue;
+    *memory = nullptr;
+    if (bytes == 0)
+        return cudaSuccess;
+    cudaError_t error = check_unsafe();
+    if (error != cudaSuccess)
+        return error;
+    size_t limit = current_settings().memory_bytes;
+    if (device >= 0 && (bytes > limit || used_bytes[device] > limit - bytes))
+        return cudaErrorMemoryAllocation;
+    void *p;
+    if (posix_memalign(&p, device >= 0 ? 256 : 4096, bytes))
+        return cudaErrorMemoryAllocation;
+    memset(p, 0xff, bytes);
+    allocation a = {static_cast<char *>(p), bytes, device};
+    allocations[a.memory] = a;
+    if (device >= 0) {
+        used_bytes[device] += bytes;
+        poison(p, bytes);
+    }
+    *memory = p;
+    return cudaSuccess;
+}
+
+static cudaError_t release(void *memory, bool on_device)
+{
+    if (!memory)
+        return cudaSuccess;
+    auto found = allocations.find(static_cast<char *>(memory));
+    if (found == allocations.end() || (found->second.device >= 0) != on_device)
+        return cudaErrorInvalidValue;
+    cudaError_t error = check_unsafe();
+    if (error != cudaSuccess)
+        return error;
+    for (int i = 0; i < current_settings().devices; i++)
+        wait_for_device(i);
+    close_device();
+    if (on_device)
+        used_bytes[found->second.device] -= found->second.bytes;
+    unpoison(memory, found->second.bytes);
+    allocations.erase(found);
+    free(memory);
+    return cudaSuccess;
+}
+
+// Shared memory per block and per SM, in bytes, of a compute capability.
+static size_t shared_per_block(int capability)
+{
+    switch (capability) {
+    case 75:
+        return 64 << 10;
+    case 80:
+    case 87:
+        return 163 << 10;
+    case 86:
+    case 89:
+    case 120:
+    case 121:
+        return 99 << 10;
+    default:
+        return 227 << 10;
+    }
+}
+
+static void fill_properties(cudaDeviceProp *p)
+{
+    const settings &set = current_settings();
+    *p = {};
+    strcpy(p->name, "Emulated GPU");
+    strcpy(p->uuid.bytes, "vitserve-gpu");
+    p->major = set.capability / 10;
+    p->minor = set.capability % 10;
+    p->totalGlobalMem = set.memory_bytes;
+    p->sharedMemPerBlock = 48 << 10;
+    p->sharedMemPerBlockOptin = shared_per_block(set.capability);
+    p->sharedMemPerMultiprocessor = p->sharedMemPerBlockOptin + 1024;
+    p->reservedSharedMemPerBlock = 1024;
+    p->regsPerBlock = p->regsPerMultiprocessor = 65536;
+    p->warpSize = 32;
+    p->maxThreadsPerBlock = 1024;
+    p->maxThreadsPerMultiProcessor = 2048;
+    p->maxThreadsDim[0] = p->maxThreadsDim[1] = 1024;
+    p->maxThreadsDim[2] = 64;
+    p->maxGridSize[0] = 2147483647;
+    p->maxGridSize[1] = p->maxGridSize[2] = 65535;
+    p->maxBlocksPerMultiProcessor = 32;
+    p->multiProcessorCount = 132;
+    p->l2CacheSize = 1 << 20; // small: who flushes it writes as much
+    p->totalConstMem = 64 << 10;
+    p->memoryBusWidth = 5120;
+    p->asyncEngineCount = 3;
+    p->concurrentKernels = p->unifiedAddressing = p->canMapHostMemory = 1;
+    p->streamPrioritiesSupported = 1;
+}
+
+static cudaError_t attribute(const cudaDeviceProp &p, cudaDeviceAttr which, int *value)
+{
+    switch (which) {
+    case cudaDevAttrComputeCapabilityMajor:
+        return *value = p.major, cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+        return *value = p.minor, cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+        return *value = p.multiProcessorCount, cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+        return *value = int(p.sharedMemPerBlock), cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        return *value = int(p.sharedMemPerBlockOptin), cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+        return *value = int(p.sharedMemPerMultiprocessor), cudaSuccess;
+    case cudaDevAttrMaxThreadsPerBlock:
+        return *value = p.maxThreadsPerBlock, cudaSuccess;
+    case cudaDevAttrWarpSize:
+        return *value = p.warpSize, cudaSuccess;
+    case cudaDevAttrL2CacheSize:
+        return *value = p.l2CacheSize, cudaSuccess;
+    case cudaDevAttrClockRate: // kHz
+        return *value = 1980000, cudaSuccess;
+    case cudaDevAttrMemoryClockRate:
+        return *value = 3201000, cudaSuccess;
+    case cudaDevAttrGlobalMemoryBusWidth:
+        return *value = p.memoryBusWidth, cudaSuccess;
+    case cudaDevAttrIntegrated:
+    case cudaDevAttrPageableMemoryAccess:
+    case cudaDevAttrComputeMode:
+        return *value = 0, cudaSuccess;
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
+static bool valid_device(int device)
+{
+    return device >= 0 && device < current_settings().devices;
+}
+
+} // namespace emulator
+
+using namespace emulator;
+
+cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+    return call(__func__, [&] { return allocate(memory, bytes, current_device()); });
+}
+
+cudaError_t cudaFree(void *memory)
+{
+    return call(__func__, [&] { return release(memory, true); });
+}
+
+cudaError_t cudaMallocHost(void **memory, size_t bytes)
+{
+    return call(__func__, [&] { return allocate(memory, bytes, -1); });
+}
+
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags)
+{
+    return call(__func__, [&] {
+        bool known =
+            !(flags & ~(cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined));
+        return known ? allocate(memory, bytes, -1) : cudaErrorInvalidValue;
+    });
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+    return call(__func__, [&] { return release(memory, false); });
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+    return call(__func__, [&] {
+        *total_bytes = current_settings().memory_bytes;
+        *free_bytes = *total_bytes - used_bytes[current_device()];
+        return cudaSuccess;
+    });
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
+{
+    return call(__func__, [&] {
+        if (!valid_device(device))
+            return cudaErrorInvalidDevice;
+        fill_properties(properties);
+        properties->pciBusID = device + 1;
+        return cudaSuccess;
+    });
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int device)
+{
+    return call(__func__, [&] {
+        if (!valid_device(device))
+            return cudaErrorInvalidDevice;
+        cudaDeviceProp properties;
+        fill_properties(&properties);
+        return attribute(properties, which, value);
+    });
+}
+
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const void *p)
+{
+    return call(__func__, [&] {
+        const allocation *a = find_allocation(p, 1);
+        *attributes = {};
+        attributes->type = !a              ? cudaMemoryTypeUnregistered
+                           : a->device < 0 ? cudaMemoryTypeHost
+                                           : cudaMemoryTypeDevice;
+        attributes->device = a && a->device >= 0 ? a->device : current_device();
+        return cudaSuccess;
+    });
+}
+
+// Those of the machine, not of a device: they work without one.
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = current_settings().devices < 0 ? 0 : CUDART_VERSION;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}

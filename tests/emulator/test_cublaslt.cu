@@ -1,0 +1,307 @@
+// cublasLt's products against plain loops in double, and the combinations that it must refuse.
+#include "check.h"
+#include <cmath>
+#include <cstdlib>
+#include <cublasLt.h>
+
+#define LT_OK(call) check_that((call) == CUBLAS_STATUS_SUCCESS, #call, __FILE__, __LINE__)
+
+struct shape {
+    int m, n, k, batches;
+    bool ta, tb;
+    int slack; // of every leading dimension, in elements
+    uint32_t epilogue;
+    float alpha, beta;
+};
+
+// Descriptors and data of one product. In and Out: float, __half or __nv_bfloat16.
+template <class T> constexpr cudaDataType type_of = CUDA_R_32F;
+template <> constexpr cudaDataType type_of<__half> = CUDA_R_16F;
+template <> constexpr cudaDataType type_of<__nv_bfloat16> = CUDA_R_16BF;
+
+static std::vector<double> random_values(size_t n)
+{
+    std::vector<double> values(n);
+    for (double &v : values)
+        v = rand() / double(RAND_MAX) - 0.5;
+    return values;
+}
+
+// Rounds to T, and the values to what T holds.
+template <class T> static std::vector<T> rounded(std::vector<double> &values)
+{
+    std::vector<T> result(values.size());
+    for (size_t i = 0; i < values.size(); i++) {
+        result[i] = T(float(values[i]));
+        values[i] = float(result[i]);
+    }
+    return result;
+}
+
+struct stored { // a column-major matrix per batch
+    int rows, columns, ld;
+    std::vector<double> values;
+    stored(int r, int c, int slack, int batches)
+        : rows(r), columns(c), ld(r + slack), values(random_values(size_t(ld) * c * batches))
+    {
+    }
+    double at(int batch, int row, int column, bool transposed) const
+    {
+        size_t base = size_t(batch) * ld * columns;
+        return transposed ? values[base + size_t(row) * ld + column]
+                          : values[base + size_t(column) * ld + row];
+    }
+};
+
+static cublasLtMatrixLayout_t layout_of(const stored &x, cudaDataType type, int batches)
+{
+    cublasLtMatrixLayout_t layout;
+    int64_t stride = int64_t(x.ld) * x.columns;
+    LT_OK(cublasLtMatrixLayoutCreate(&layout, type, x.rows, x.columns, x.ld));
+    LT_OK(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batches,
+                                           sizeof batches));
+    LT_OK(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                           &stride, sizeof stride));
+    return layout;
+}
+
+static cublasLtMatmulDesc_t describe(const shape &s, cublasComputeType_t compute, const void *bias)
+{
+    cublasLtMatmulDesc_t how;
+    int32_t ta = s.ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb = s.tb ? CUBLAS_OP_T : CUBLAS_OP_N;
+    LT_OK(cublasLtMatmulDescCreate(&how, compute, CUDA_R_32F));
+    LT_OK(cublasLtMatmulDescSetAttribute(how, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta));
+    LT_OK(cublasLtMatmulDescSetAttribute(how, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb));
+    LT_OK(cublasLtMatmulDescSetAttribute(how, CUBLASLT_MATMUL_DESC_EPILOGUE, &s.epilogue,
+                                         sizeof s.epilogue));
+    LT_OK(
+        cublasLtMatmulDescSetAttribute(how, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias));
+    return how;
+}
+
+static int heuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
+                     const cublasLtMatrixLayout_t (&l)[4], uint64_t workspace_bytes,
+                     cublasLtMatmulHeuristicResult_t (&results)[8], cublasStatus_t *status)
+{
+    cublasLtMatmulPreference_t preference;
+    int found = 0;
+    LT_OK(cublasLtMatmulPreferenceCreate(&preference));
+    LT_OK(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                               &workspace_bytes, sizeof workspace_bytes));
+    *status = cublasLtMatmulAlgoGetHeuristic(handle, how, l[0], l[1], l[2], l[3], preference, 8,
+                                             results, &found);
+    LT_OK(cublasLtMatmulPreferenceDestroy(preference));
+    return found;
+}
+
+static double expected(const shape &s, const stored &a, const stored &b, const stored &d,
+                       const std::vector<double> &bias, int batch, int i, int j)
+{
+    double sum = 0.0;
+    for (int l = 0; l < s.k; l++)
+        sum += a.at(batch, i, l, s.ta) * b.at(batch, l, j, s.tb);
+    sum = s.alpha * sum + s.beta * d.at(batch, i, j, false);
+    if (s.epilogue & CUBLASLT_EPILOGUE_BIAS)
+        sum += bias[size_t(i)];
+    if (s.epilogue & CUBLASLT_EPILOGUE_GELU)
+        sum = 0.5 * sum * (1.0 + tanh(0.7978845608028654 * (sum + 0.044715 * sum * sum * sum)));
+    return sum;
+}
+
+// Every algorithm offered, in place (C == D); the largest error against the plain loops.
+template <class In, class Out> static double error_of(const shape &s, cublasComputeType_t compute)
+{
+    stored a(s.ta ? s.k : s.m, s.ta ? s.m : s.k, s.slack, s.batches);
+    stored b(s.tb ? s.n : s.k, s.tb ? s.k : s.n, s.slack, s.batches);
+    stored d(s.m, s.n, s.slack, s.batches);
+    std::vector<double> bias = random_values(size_t(s.m));
+    device_array<In> on_a(rounded<In>(a.values)), on_b(rounded<In>(b.values));
+    device_array<Out> on_bias(rounded<Out>(bias));
+    std::vector<Out> start = rounded<Out>(d.values);
+    device_array<char> workspace(1 << 20);
+    cublasLtHandle_t handle;
+    LT_OK(cublasLtCreate(&handle));
+    cublasLtMatmulDesc_t how = describe(s, compute, on_bias.data);
+    cublasLtMatrixLayout_t l[4] = {
+        layout_of(a, type_of<In>, s.batches), layout_of(b, type_of<In>, s.batches),
+        layout_of(d, type_of<Out>, s.batches), layout_of(d, type_of<Out>, s.batches)};
+    cublasLtMatmulHeuristicResult_t results[8];
+    cublasStatus_t status;
+    int found = heuristic(handle, how, l, workspace.count, results, &status);
+    CHECK(found >= 3 && status == CUBLAS_STATUS_SUCCESS);
+    double worst = 0.0;
+    for (int r = 0; r < found; r++) {
+        device_array<Out> on_d(start);
+        LT_OK(cublasLtMatmul(handle, how, &s.alpha, on_a.data, l[0], on_b.data, l[1], &s.beta,
+                             on_d.data, l[2], on_d.data, l[3], &results[r].algo, workspace.data,
+                             workspace.count, nullptr));
+        std::vector<Out> out = on_d.get();
+        for (int batch = 0; batch < s.batches; batch++)
+            for (int j = 0; j < s.n; j++)
+                for (int i = 0; i < d.ld; i++) {
+                    size_t at = (size_t(batch) * s.n + j) * d.ld + i;
+                    double right = i < s.m ? expected(s, a, b, d, bias, batch, i, j)
+                                           : d.values[at]; // between the columns: untouched
+                    double error = fabs(double(float(out[at])) - right);
+                    worst = error <= worst ? worst : error; // and NaN
+                }
+    }
+    for (cublasLtMatrixLayout_t layout : l)
+        LT_OK(cublasLtMatrixLayoutDestroy(layout));
+    LT_OK(cublasLtMatmulDescDestroy(how));
+    LT_OK(cublasLtDestroy(handle));
+    return worst;
+}
+
+static void test_products()
+{
+    const shape shapes[] = {
+        {24, 16, 40, 1, true, false, 0, CUBLASLT_EPILOGUE_DEFAULT, 1.0f, 0.0f},
+        {24, 50, 72, 1, true, false, 8, CUBLASLT_EPILOGUE_BIAS, 1.0f, 1.0f},
+        {17, 3, 300, 1, true, false, 1, CUBLASLT_EPILOGUE_GELU_BIAS, 1.0f, 0.0f},
+        {8, 9, 33, 3, false, true, 5, CUBLASLT_EPILOGUE_GELU, 0.5f, -2.0f},
+        {40, 1, 8, 2, false, false, 0, CUBLASLT_EPILOGUE_BIAS, 1.0f, 0.0f},
+    };
+    for (const shape &s : shapes) {
+        CHECK((error_of<float, float>(s, CUBLAS_COMPUTE_32F) < 4e-6));
+        CHECK((error_of<__nv_bfloat16, float>(s, CUBLAS_COMPUTE_32F) < 4e-6));
+        CHECK((error_of<__half, float>(s, CUBLAS_COMPUTE_32F) < 4e-6));
+        CHECK((error_of<__nv_bfloat16, __nv_bfloat16>(s, CUBLAS_COMPUTE_32F) < 2e-2));
+        CHECK((error_of<__half, __half>(s, CUBLAS_COMPUTE_32F) < 3e-3));
+        double tf32 = error_of<float, float>(s, CUBLAS_COMPUTE_32F_FAST_TF32);
+        CHECK(tf32 > 1e-5 && tf32 < 3e-3);
+    }
+}
+
+// The products that only differ from a good one in what the argument says.
+static cublasStatus_t refusal(cudaDataType in, cudaDataType out, cublasComputeType_t compute,
+                              int bias_type, uint64_t columns = 8)
+{
+    cublasLtHandle_t handle;
+    cublasLtMatmulHeuristicResult_t results[8];
+    cublasStatus_t status;
+    shape s = {8, 8, 8, 1, true, false, 0, CUBLASLT_EPILOGUE_BIAS, 1.0f, 0.0f};
+    stored x(8, 8, 0, 1);
+    LT_OK(cublasLtCreate(&handle));
+    cublasLtMatmulDesc_t how = describe(s, compute, &s);
+    LT_OK(cublasLtMatmulDescSetAttribute(how, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type,
+                                         sizeof bias_type));
+    cublasLtMatrixLayout_t l[4] = {layout_of(x, in, 1), layout_of(x, in, 1), layout_of(x, out, 1),
+                                   layout_of(x, out, 1)};
+    LT_OK(cublasLtMatrixLayoutSetAttribute(l[3], CUBLASLT_MATRIX_LAYOUT_COLS, &columns,
+                                           sizeof columns));
+    CHECK((heuristic(handle, how, l, 0, results, &status) > 0) ==
+          (status == CUBLAS_STATUS_SUCCESS));
+    for (cublasLtMatrixLayout_t layout : l)
+        LT_OK(cublasLtMatrixLayoutDestroy(layout));
+    LT_OK(cublasLtMatmulDescDestroy(how));
+    LT_OK(cublasLtDestroy(handle));
+    return status;
+}
+
+static void test_refusals()
+{
+    const cudaDataType f32 = CUDA_R_32F, b16 = CUDA_R_16BF, h16 = CUDA_R_16F;
+    CHECK(refusal(b16, f32, CUBLAS_COMPUTE_32F, f32) == CUBLAS_STATUS_SUCCESS);
+    CHECK(refusal(b16, b16, CUBLAS_COMPUTE_32F, b16) == CUBLAS_STATUS_SUCCESS);
+    CHECK(refusal(b16, b16, CUBLAS_COMPUTE_32F, f32) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(refusal(b16, h16, CUBLAS_COMPUTE_32F, h16) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(refusal(f32, b16, CUBLAS_COMPUTE_32F, b16) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(refusal(b16, f32, CUBLAS_COMPUTE_32F_FAST_TF32, f32) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(refusal(h16, h16, CUBLAS_COMPUTE_16F, h16) == CUBLAS_STATUS_NOT_SUPPORTED);
+    CHECK(refusal(f32, f32, CUBLAS_COMPUTE_32F, f32, 7) == CUBLAS_STATUS_INVALID_VALUE);
+}
+
+// Two streams, one workspace or two, an algorithm that needs it.
+struct two_streams {
+    shape s = {16, 16, 64, 1, true, false, 0, CUBLASLT_EPILOGUE_DEFAULT, 1.0f, 0.0f};
+    stored x = stored(64, 16, 0, 1), y = stored(16, 16, 0, 1);
+    device_array<float> a = device_array<float>(rounded<float>(x.values));
+    device_array<float> d[2] = {device_array<float>(256), device_array<float>(256)};
+    device_array<char> workspace = device_array<char>(1 << 16);
+    cublasLtHandle_t handle;
+    cublasLtMatmulDesc_t how = describe(s, CUBLAS_COMPUTE_32F, nullptr);
+    cublasLtMatrixLayout_t l[4] = {layout_of(x, CUDA_R_32F, 1), layout_of(x, CUDA_R_32F, 1),
+                                   layout_of(y, CUDA_R_32F, 1), layout_of(y, CUDA_R_32F, 1)};
+    cublasLtMatmulHeuristicResult_t results[8];
+    two_streams()
+    {
+        cublasStatus_t status;
+        LT_OK(cublasLtCreate(&handle));
+        CHECK(heuristic(handle, how, l, 1 << 15, results, &status) > 0);
+        CHECK(results[0].workspaceSize > 0);
+    }
+    ~two_streams()
+    {
+        for (cublasLtMatrixLayout_t layout : l)
+            LT_OK(cublasLtMatrixLayoutDestroy(layout));
+        LT_OK(cublasLtMatmulDescDestroy(how));
+        LT_OK(cublasLtDestroy(handle));
+    }
+    cublasStatus_t multiply(int i, cudaStream_t stream, size_t workspace_at, size_t bytes)
+    {
+        return cublasLtMatmul(handle, how, &s.alpha, a.data, l[0], a.data, l[1], &s.beta, nullptr,
+                              l[2], d[i].data, l[3], &results[0].algo,
+                              workspace.data + workspace_at, bytes, stream);
+    }
+};
+
+static bool workspace_kept(bool shared)
+{
+    two_streams t;
+    cudaStream_t streams[2];
+    for (cudaStream_t &stream : streams)
+        CUDA_OK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    for (int repeat = 0; repeat < 4; repeat++)
+        for (int i = 0; i < 2; i++)
+            LT_OK(t.multiply(i, streams[i], shared ? 0 : size_t(i) << 15, 1 << 15));
+    CUDA_OK(cudaDeviceSynchronize());
+    for (cudaStream_t stream : streams)
+        CUDA_OK(cudaStreamDestroy(stream));
+    return t.d[0].get() == t.d[1].get();
+}
+
+static void test_calls()
+{
+    two_streams t;
+    CHECK(t.multiply(0, nullptr, 0, 16) == CUBLAS_STATUS_INVALID_VALUE); // workspace too small
+    cublasLtMatmulAlgo_t zero = {};
+    cublasLtMatmulHeuristicResult_t checked;
+    CHECK(cublasLtMatmulAlgoCheck(t.handle, t.how, t.l[0], t.l[1], t.l[2], t.l[3], &zero,
+                                  &checked) == CUBLAS_STATUS_NOT_SUPPORTED);
+    LT_OK(cublasLtMatmulAlgoCheck(t.handle, t.how, t.l[0], t.l[1], t.l[2], t.l[3],
+                                  &t.results[0].algo, &checked));
+    CHECK(checked.workspaceSize == t.results[0].workspaceSize);
+    t.a.data++; // 4 bytes from where the algorithm wants it
+    CHECK(t.multiply(0, nullptr, 0, 1 << 15) == CUBLAS_STATUS_INVALID_VALUE);
+    t.a.data--;
+    emulator_fail("cublasLtMatmul", 1, CUBLAS_STATUS_INTERNAL_ERROR);
+    CHECK(t.multiply(0, nullptr, 0, 1 << 15) == CUBLAS_STATUS_INTERNAL_ERROR);
+    // Captured and replayed like any work.
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    cudaGraphExec_t executable;
+    CUDA_OK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    LT_OK(t.multiply(0, stream, 0, 1 << 15));
+    CUDA_OK(cudaStreamEndCapture(stream, &graph));
+    CHECK(std::isnan(t.d[0].get()[0]));
+    CUDA_OK(cudaGraphInstantiate(&executable, graph, 0));
+    CUDA_OK(cudaGraphLaunch(executable, stream));
+    CUDA_OK(cudaStreamSynchronize(stream));
+    CHECK(!std::isnan(t.d[0].get()[0]));
+    CUDA_OK(cudaGraphExecDestroy(executable));
+    CUDA_OK(cudaGraphDestroy(graph));
+    CUDA_OK(cudaStreamDestroy(stream));
+}
+
+void test_cublaslt()
+{
+    srand(1);
+    test_products();
+    test_refusals();
+    CHECK(wrong_seeds(20, [] { return workspace_kept(false); }) == 0);
+    CHECK(dies([] { wrong_seeds(20, [] { return workspace_kept(true); }); }, "its workspace"));
+    emulator_seed(1);
+    test_calls();
+}

@@ -1,0 +1,219 @@
+// Whole networks on a backend against PyTorch's logits in float64 (golden/networks, written by
+// golden/make_networks.py). Usage: test_vit cpu|cuda
+
+#include "device.h"
+#include "log.h"
+#include "vit.h"
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { NOT_RUN = 77, MAX_BATCH = 9, MAX_CUDA_BATCH = 3 };
+
+static const char *const networks[] = {"hs16_f32", "hs64_f16", "hs80_bf16"};
+static enum device device;
+
+// A golden network: its files, and itself on the device.
+struct network {
+    json_t *golden;
+    struct vit_dims dims;
+    struct preprocess recipe;
+    int images;
+    uint8_t *pixels; // (images, S, S, 3)
+    struct backend *backend;
+    struct vit_weights weights;
+    struct vit_run *run;
+};
+
+#define OK(call) assert_ok(call, #call, __LINE__)
+
+static void assert_ok(enum status status, const char *call, int line)
+{
+    if (status != STATUS_OK)
+        fail_msg("line %d: %s: %s", line, call, status_detail(status));
+}
+
+// An emulated GPU is slow: three images have a bucket of their own, and two others below it.
+static int max_batch(void)
+{
+    return device == DEVICE_CPU ? MAX_BATCH : MAX_CUDA_BATCH;
+}
+
+static int dim(const struct network *n, const char *name)
+{
+    return (int)json_integer_value(json_object_get(json_object_get(n->golden, "dims"), name));
+}
+
+static void read_golden(struct network *n, const char *name)
+{
+    char path[1024];
+    json_error_t error;
+    snprintf(path, sizeof path, GOLDEN_DIR "/networks/%s.json", name);
+    n->golden = json_load_file(path, 0, &error);
+    assert_non_null(n->golden);
+    n->dims = (struct vit_dims){.S = dim(n, "image_size"),
+                                .P = dim(n, "patch_size"),
+                                .C = dim(n, "hidden_size"),
+                                .L = dim(n, "num_layers"),
+                                .NH = dim(n, "num_heads"),
+                                .M = dim(n, "mlp_size"),
+                                .K = dim(n, "num_classes"),
+                                .epsilon = 1e-6f};
+    for (size_t i = 0; i < 3; i++) {
+        n->recipe.mean[i] =
+            (float)json_number_value(json_array_get(json_object_get(n->golden, "mean"), i));
+        n->recipe.std[i] =
+            (float)json_number_value(json_array_get(json_object_get(n->golden, "std"), i));
+    }
+    n->images = (int)json_integer_value(json_object_get(n->golden, "images"));
+    size_t bytes = (size_t)n->images * (size_t)n->dims.S * (size_t)n->dims.S * 3;
+    n->pixels = malloc(bytes);
+    assert_non_null(n->pixels);
+    snprintf(path, sizeof path, GOLDEN_DIR "/networks/%s.u8", name);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    assert_int_equal(fread(n->pixels, 1, bytes, file), bytes);
+    fclose(file);
+}
+
+// False where the device does not have the precision.
+static bool open_network(struct network *n, const char *name, enum precision precision)
+{
+    *n = (struct network){0};
+    if (device_open(device, precision, 0, &n->backend) != STATUS_OK)
+        return false;
+    char path[1024];
+    struct weights *source;
+    read_golden(n, name);
+    snprintf(path, sizeof path, GOLDEN_DIR "/networks/%s.safetensors", name);
+    OK(weights_open(path, &source));
+    OK(vit_weights_load(n->backend, &n->dims, &n->recipe, source, &n->weights));
+    weights_close(source);
+    OK(vit_run_create(&n->dims, &n->weights, max_batch(), &n->run));
+    return true;
+}
+
+static void close_network(struct network *n)
+{
+    vit_run_free(n->run);
+    vit_weights_release(&n->weights);
+    n->backend->ops->destroy(n->backend);
+    free(n->pixels);
+    json_decref(n->golden);
+}
+
+// Runs `batch` images, the golden ones over and over starting with `first`.
+static const float *forward(struct network *n, int first, int batch)
+{
+    size_t bytes = (size_t)n->dims.S * (size_t)n->dims.S * 3;
+    const float *logits;
+    for (int i = 0; i < batch; i++)
+        OK(vit_set_image(n->run, i, n->pixels + (size_t)((first + i) % n->images) * bytes));
+    OK(vit_forward(n->run, batch, &logits));
+    return logits;
+}
+
+static double relative_error(const struct network *n, const float *logits, int image)
+{
+    json_t *expected = json_array_get(json_object_get(n->golden, "logits"), (size_t)image);
+    double error = 0.0, norm = 0.0;
+    for (int k = 0; k < n->dims.K; k++) {
+        double value = json_number_value(json_array_get(expected, (size_t)k));
+        error += ((double)logits[k] - value) * ((double)logits[k] - value);
+        norm += value * value;
+    }
+    return sqrt(error / norm);
+}
+
+// Largest rel-L2 error of the logits, by precision: fp32's is rounding in another order, the
+// others' follows from the bits of their activations.
+static double tolerance(enum precision precision)
+{
+    return precision == PRECISION_FP32                                  ? 1e-5
+           : precision == PRECISION_TF32 || precision == PRECISION_FP16 ? 2e-3
+                                                                        : 2e-2;
+}
+
+static void test_logits(void **state)
+{
+    (void)state;
+    static const enum precision precisions[] = {PRECISION_FP32, PRECISION_TF32, PRECISION_BF16,
+                                                PRECISION_FP16};
+    int runs = 0;
+    for (size_t p = 0; p < sizeof precisions / sizeof *precisions; p++)
+        for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
+            struct network n;
+            if (!open_network(&n, networks[i], precisions[p]))
+                continue;
+            const float *logits = forward(&n, 0, n.images);
+            for (int image = 0; image < n.images; image++) {
+                double error = relative_error(&n, logits + image * n.dims.K, image);
+                if (!(error <= tolerance(precisions[p])))
+                    fail_msg("%s, precision %d, image %d: rel-L2 error %g", networks[i],
+                             (int)precisions[p], image, error);
+            }
+            close_network(&n);
+            runs++;
+        }
+    assert_true(runs > 0);
+}
+
+// An image's logits do not depend on what shares its batch: to the bit on the CPU, where sums run
+// in the same order whatever the batch's size.
+static void test_batch_invariance(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
+        struct network n;
+        assert_true(open_network(&n, networks[i], PRECISION_FP32));
+        size_t bytes = sizeof(float) * (size_t)n.dims.K;
+        float *alone = malloc(bytes * (size_t)n.images);
+        assert_non_null(alone);
+        for (int image = 0; image < n.images; image++)
+            memcpy(alone + image * n.dims.K, forward(&n, image, 1), bytes);
+        for (int batch = 1; batch <= max_batch(); batch++)
+            for (int first = 0; first < n.images; first++) {
+                const float *logits = forward(&n, first, batch);
+                for (int b = 0; b < batch; b++)
+                    for (int k = 0; k < n.dims.K; k++) {
+                        float one = alone[(first + b) % n.images * n.dims.K + k];
+                        float many = logits[b * n.dims.K + k];
+                        if (device == DEVICE_CPU)
+                            assert_true(one == many);
+                        else
+                            assert_true(fabsf(one - many) <= 1e-4f * (1.0f + fabsf(one)));
+                    }
+            }
+        free(alone);
+        close_network(&n);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2 || (strcmp(argv[1], "cpu") != 0 && strcmp(argv[1], "cuda") != 0)) {
+        fprintf(stderr, "usage: %s cpu|cuda\n", argv[0]);
+        return 2;
+    }
+    device = strcmp(argv[1], "cpu") == 0 ? DEVICE_CPU : DEVICE_CUDA;
+    log_set_level(LOG_ERROR);
+    struct backend *backend;
+    enum status status = device_open(device, PRECISION_AUTO, 0, &backend);
+    if (status != STATUS_OK) {
+        printf("Skipped: %s\n", status_detail(status));
+        return NOT_RUN;
+    }
+    backend->ops->destroy(backend);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits),
+        cmocka_unit_test(test_batch_invariance),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Who may include what, and one door per library. Prints every include that breaks a rule.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+broken=0
+
+# rule TEXT FILES-REGEX FORBIDDEN-REGEX: no file of the first kind may include the second.
+rule() {
+    files=$(find server kernels include tests -type f \( -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' \) | grep -E "$2")
+    [ -n "$files" ] || { echo "no file matches $2"; broken=1; return; }
+    # shellcheck disable=SC2086
+    if grep -nE "^[[:space:]]*#[[:space:]]*include[[:space:]]+[<\"]($3)" $files /dev/null; then
+        echo "  ^ $1"
+        broken=1
+    fi
+}
+door() { # LIBRARY HEADER-REGEX FILES-REGEX: only these files may include the library
+    found=$(grep -rlE "^[[:space:]]*#[[:space:]]*include[[:space:]]+[<\"]($2)" server kernels include | grep -vE "^($3)\$")
+    if [ -n "$found" ]; then
+        echo "$found"
+        echo "  ^ $1 has another door: $3"
+        broken=1
+    fi
+}
+
+rule 'a public header includes no third-party header' '^include/' \
+    'microhttpd|jansson|jpeglib|spng|dnnl|zlib|webp|curl|cuda|cublas|omp'
+rule 'server/ knows neither kernels/ nor CUDA' '^server/' 'kernels|cuda|cublas'
+rule 'kernels/ knows backend.h and status.h only' '^kernels/' \
+    'api|assets|body|catalog|clock|commands|config|device|http|image|listener|log|model|postprocess|preprocess|queue|report|result|safetensors|vit|weights|worker'
+rule 'http.c does not know the API' '^server/(http|listener)\.c' 'api|queue|model|vit|image'
+rule 'the worker does not know HTTP' '^server/(worker|queue|vit|vit_weights)\.c' 'http|api|body'
+
+door microhttpd microhttpd 'server/http\.c'
+door libjpeg 'jpeglib|jerror' 'server/image\.c'
+door libspng spng 'server/image\.c'
+door oneDNN 'dnnl|oneapi' 'kernels/linear\.c'
+door jansson jansson 'server/(bench|catalog|config|report|result|safetensors)\.c'
+door OpenMP omp 'kernels/(cpu|attention)\.c'
+door CUDA 'cuda|cublas' 'kernels/[a-z_]+\.(cu|cuh)'
+
+exit $broken

@@ -157,3 +157,7 @@ enum status backend_cpu_create(enum precision precision, int threads,
 // STATUS_UNSUPPORTED_DEVICE where there is no such GPU, or it cannot do the precision.
 typedef enum status (*backend_cuda_create_fn)(int device, enum precision precision,
                                               struct backend **backend);
+
+// The number of GPUs, exported as backend_cuda_count. STATUS_UNSUPPORTED_DEVICE where there is none
+// or no driver.
+typedef enum status (*backend_cuda_count_fn)(int *count);

@@ -5,12 +5,18 @@
 #include "config.h"
 #include "vit.h"
 
+// One device with the weights on it.
+struct replica {
+    struct backend *backend;
+    struct vit_weights weights;
+};
+
 struct model {
     struct catalog *catalog;
     const struct catalog_entry *entry;
     struct labels *labels;
-    struct backend *backend;
-    struct vit_weights weights;
+    struct replica replicas[DEVICE_MAX_GPUS];
+    int n_replicas;             // at least 1; all of one kind, so the first speaks for them
     const char *weights_source; // "file" or "random"
 };
 

@@ -312,13 +312,20 @@ static enum status choose_precision(struct cuda_backend *cuda, enum precision pr
     return STATUS_OK;
 }
 
-static enum status read_properties(struct cuda_backend *cuda, int device)
+extern "C" __attribute__((visibility("default"))) enum status backend_cuda_count(int *count)
 {
-    int count = 0;
-    cudaError_t error = cudaGetDeviceCount(&count);
-    if (error != cudaSuccess || count == 0)
+    *count = 0;
+    cudaError_t error = cudaGetDeviceCount(count);
+    if (error != cudaSuccess || *count == 0)
         return status_fail(STATUS_UNSUPPORTED_DEVICE, "no usable GPU: %s",
                            error != cudaSuccess ? cudaGetErrorString(error) : "none found");
+    return STATUS_OK;
+}
+
+static enum status read_properties(struct cuda_backend *cuda, int device)
+{
+    int count;
+    TRY(backend_cuda_count(&count));
     if (device >= count)
         return status_fail(STATUS_UNSUPPORTED_DEVICE, "there is no GPU %d, only %d", device, count);
     cudaDeviceProp properties;

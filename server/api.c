@@ -197,12 +197,13 @@ static enum status handle_model(struct api *api, const struct http_request *requ
         return status_fail(STATUS_BAD_REQUEST, "format: \"%.32s\" is neither json nor markdown",
                            format);
     const struct model *model = api->model;
-    struct report_runtime runtime = {.device = model->backend->name,
-                                     .device_name = model->backend->device_name,
-                                     .precision = precision_name(model->backend->precision),
+    struct report_runtime runtime = {.device = model->replicas[0].backend->name,
+                                     .device_name = model->replicas[0].backend->device_name,
+                                     .precision =
+                                         precision_name(model->replicas[0].backend->precision),
                                      .weights_source = model->weights_source,
                                      .version = VITSERVE_VERSION,
-                                     .weights_bytes = model->weights.bytes,
+                                     .weights_bytes = model->replicas[0].weights.bytes,
                                      .max_batch = api->max_batch};
     char *text;
     TRY(report_write(model->entry, &runtime, markdown ? REPORT_MARKDOWN : REPORT_JSON, &text));

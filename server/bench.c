@@ -76,7 +76,7 @@ static enum status measure_all(const struct model *model, const int *sizes, int 
     if (!pixels || !samples)
         status = status_fail(STATUS_OUT_OF_MEMORY, "bench: out of memory");
     if (status == STATUS_OK)
-        status = vit_run_create(&model->entry->dims, &model->weights, largest, &run);
+        status = vit_run_create(&model->entry->dims, &model->replicas[0].weights, largest, &run);
     for (size_t i = 0; pixels && i < bytes; i++)
         pixels[i] = (uint8_t)(i * 2654435761u >> 24);
     for (int i = 0; i < largest && status == STATUS_OK; i++)
@@ -97,8 +97,9 @@ static enum status measure_all(const struct model *model, const int *sizes, int 
 
 static void print_table(const struct model *model, const struct measurement *results, int count)
 {
-    printf("%s on %s (%s), %s\n", model->entry->name, model->backend->name,
-           model->backend->device_name, precision_name(model->backend->precision));
+    printf("%s on %s (%s), %s\n", model->entry->name, model->replicas[0].backend->name,
+           model->replicas[0].backend->device_name,
+           precision_name(model->replicas[0].backend->precision));
     puts("  batch   images/s   ms (p50)   ms (p99)   % of limit");
     for (int i = 0; i < count; i++)
         printf("  %5d %10.1f %10.3f %10.3f %12.1f\n", results[i].batch,
@@ -116,9 +117,10 @@ static enum status print_json(const struct model *model, const struct measuremen
                                         "images_per_second", results[i].images_per_second, "ms_p50",
                                         results[i].ms_p50, "ms_p99", results[i].ms_p99,
                                         "percent_of_limit", results[i].percent_of_limit));
-    json_t *root = json_pack("{s:s, s:s, s:s, s:o}", "model", model->entry->name, "device",
-                             model->backend->name, "precision",
-                             precision_name(model->backend->precision), "results", list);
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:o}", "model", model->entry->name, "device",
+                  model->replicas[0].backend->name, "precision",
+                  precision_name(model->replicas[0].backend->precision), "results", list);
     char *text = json_dumps(root, JSON_REAL_PRECISION(6));
     json_decref(root);
     if (!text)

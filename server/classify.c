@@ -139,7 +139,8 @@ static enum status open_session(struct session *session)
     session->pixels = calloc((size_t)session->max_batch, (size_t)dims->S * (size_t)dims->S * 3);
     if (!session->results || !session->pixels)
         return status_fail(STATUS_OUT_OF_MEMORY, "classify: out of memory");
-    return vit_run_create(dims, &session->model.weights, session->max_batch, &session->run);
+    return vit_run_create(dims, &session->model.replicas[0].weights, session->max_batch,
+                          &session->run);
 }
 
 int classify_main(const struct config *config, int count, char **paths)

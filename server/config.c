@@ -7,7 +7,7 @@
 
 extern char **environ;
 
-enum type { TEXT, NUMBER, CHOICE, FLAG };
+enum type { TEXT, NUMBER, CHOICE, DEVICE, FLAG };
 
 enum {
     ANY = COMMAND_SERVE | COMMAND_CLASSIFY | COMMAND_MODEL | COMMAND_BENCH,
@@ -45,8 +45,9 @@ static const struct option table[] = {
      .help = "no file: weights from this seed, for benchmarks and tests"},
     {"labels", PICTURES, TEXT, FIELD(labels), .default_text = "",
      .help = "class names, line n = class n; the default is the model's"},
-    {"device", RUNS, CHOICE, FIELD(device), .default_text = "auto", .choices = "auto|cpu|cuda",
-     .help = "what to compute on; only auto falls back"},
+    {"device", RUNS, DEVICE, FIELD(device), .default_text = "auto",
+     .choices = "auto|cpu|cuda|cuda:all|cuda:0",
+     .help = "what to compute on: cuda:0 is the first GPU, cuda:1 the next; only auto falls back"},
     {"precision", RUNS, CHOICE, FIELD(precision), .default_text = "auto",
      .choices = "auto|fp32|tf32|bf16|fp16|int8|fp8",
      .help = "number format of the matrix products"},
@@ -128,6 +129,18 @@ static void choice_name(const char *choices, int64_t index, char *name, size_t s
     snprintf(name, size, "%.*s", (int)strcspn(choices, "|"), choices);
 }
 
+// An enum device: one of the choices, or "cuda:N" by its number; -1 for neither.
+static int64_t device_number(const char *text)
+{
+    char *end;
+    int index = choice_index("auto|cpu|cuda|cuda:all", text);
+    if (index >= 0 || strncmp(text, "cuda:", 5) != 0 || text[5] < '0' || text[5] > '9')
+        return index;
+    errno = 0;
+    long gpu = strtol(text + 5, &end, 10);
+    return *end || errno || gpu >= DEVICE_MAX_GPUS ? -1 : DEVICE_GPU + gpu;
+}
+
 static enum status set_text(char **field, const char *text)
 {
     char *copy = strdup(text);
@@ -144,8 +157,8 @@ static enum status set_option(struct config *config, const struct option *option
     if (option->type == TEXT)
         return set_text(text_field(config, option), text);
     int64_t number;
-    if (option->type == CHOICE) {
-        number = choice_index(option->choices, text);
+    if (option->type == CHOICE || option->type == DEVICE) {
+        number = option->type == DEVICE ? device_number(text) : choice_index(option->choices, text);
         if (number < 0)
             return status_fail(STATUS_USAGE, "%s: \"%s\" is none of %s", where, text,
                                option->choices);
@@ -327,7 +340,7 @@ void config_print_help(enum command command, FILE *out)
         char value[64] = "";
         if (option->type == TEXT)
             snprintf(value, sizeof value, " TEXT");
-        else if (option->type == CHOICE)
+        else if (option->type == CHOICE || option->type == DEVICE)
             snprintf(value, sizeof value, " %s", option->choices);
         else if (option->type == NUMBER)
             snprintf(value, sizeof value, " N");
@@ -341,6 +354,23 @@ void config_print_help(enum command command, FILE *out)
     }
 }
 
+static json_t *option_json(struct config *config, const struct option *option)
+{
+    if (option->type == TEXT)
+        return json_string(*text_field(config, option));
+    int64_t number = *number_field(config, option);
+    if (option->type == NUMBER)
+        return json_integer(number);
+    if (option->type == FLAG)
+        return json_boolean(number != 0);
+    char name[32];
+    if (option->type == DEVICE && number >= DEVICE_GPU)
+        snprintf(name, sizeof name, "cuda:%lld", (long long)number - DEVICE_GPU);
+    else
+        choice_name(option->choices, number, name, sizeof name);
+    return json_string(name);
+}
+
 enum status config_print_json(const struct config *config, FILE *out)
 {
     struct config *fields = (struct config *)(uintptr_t)config; // only read
@@ -350,19 +380,7 @@ enum status config_print_json(const struct config *config, FILE *out)
         snprintf(name, sizeof name, "%s", table[i].name);
         for (char *c = name; *c; c++)
             *c = *c == '-' ? '_' : *c;
-        json_t *value;
-        if (table[i].type == TEXT) {
-            value = json_string(*text_field(fields, &table[i]));
-        } else if (table[i].type == CHOICE) {
-            char choice[32];
-            choice_name(table[i].choices, *number_field(fields, &table[i]), choice, sizeof choice);
-            value = json_string(choice);
-        } else if (table[i].type == FLAG) {
-            value = json_boolean(*number_field(fields, &table[i]) != 0);
-        } else {
-            value = json_integer(*number_field(fields, &table[i]));
-        }
-        json_object_set_new(root, name, value);
+        json_object_set_new(root, name, option_json(fields, &table[i]));
     }
     char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);

@@ -46,18 +46,32 @@ static enum status open_weights(const struct config *config, struct weights **we
     return weights_open(path, weights);
 }
 
+static enum status load_replica(const struct config *config, struct model *model,
+                                struct weights *weights)
+{
+    enum device device = (enum device)config->device;
+    if (device == DEVICE_CUDA_ALL)
+        device = DEVICE_GPU + (enum device)model->n_replicas;
+    struct replica *replica = &model->replicas[model->n_replicas++];
+    TRY(device_open(device, (enum precision)config->precision, (int)config->threads,
+                    &replica->backend));
+    return vit_weights_load(replica->backend, &model->entry->dims, &model->entry->preprocess,
+                            weights, &replica->weights);
+}
+
 static enum status load(const struct config *config, struct model *model)
 {
+    int count;
+    struct weights *weights;
     TRY(catalog_open(&model->catalog));
     TRY(catalog_find(model->catalog, config->model, &model->entry));
     TRY(labels_open(model->entry, *config->labels ? config->labels : NULL, &model->labels));
-    TRY(device_open((enum device)config->device, (enum precision)config->precision,
-                    (int)config->threads, &model->backend));
-    struct weights *weights;
+    TRY(device_count((enum device)config->device, &count));
     TRY(open_weights(config, &weights));
     model->weights_source = weights_source(weights);
-    enum status status = vit_weights_load(model->backend, &model->entry->dims,
-                                          &model->entry->preprocess, weights, &model->weights);
+    enum status status = STATUS_OK;
+    for (int i = 0; i < count && status == STATUS_OK; i++)
+        status = load_replica(config, model, weights);
     weights_close(weights);
     return status;
 }
@@ -73,9 +87,12 @@ enum status model_open(const struct config *config, struct model *model)
 
 void model_close(struct model *model)
 {
-    vit_weights_release(&model->weights);
-    if (model->backend)
-        model->backend->ops->destroy(model->backend);
+    for (int i = 0; i < model->n_replicas; i++) {
+        struct replica *replica = &model->replicas[i];
+        vit_weights_release(&replica->weights);
+        if (replica->backend)
+            replica->backend->ops->destroy(replica->backend);
+    }
     labels_close(model->labels);
     catalog_close(model->catalog);
     *model = (struct model){0};
@@ -115,7 +132,8 @@ enum status model_measure_batch(struct model *model, int *max_batch)
     uint8_t *pixels = calloc(side * side, 3);
     if (!pixels)
         return status_fail(STATUS_OUT_OF_MEMORY, "warm-up: out of memory");
-    enum status status = vit_run_create(&model->entry->dims, &model->weights, LARGEST, &run);
+    enum status status =
+        vit_run_create(&model->entry->dims, &model->replicas[0].weights, LARGEST, &run);
     if (status == STATUS_OK) {
         status = measure(run, pixels, LARGEST, max_batch);
         vit_run_free(run);

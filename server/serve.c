@@ -10,7 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { MAX_WORKERS = 16 };
+enum { MAX_LANES = 2 * DEVICE_MAX_GPUS };
 
 struct server {
     const struct config *config;
@@ -22,7 +22,8 @@ struct server {
     struct lane {
         struct vit_run *run;
         struct worker *worker;
-    } lanes[MAX_WORKERS]; // as many as the device needs, the rest empty
+    } lanes[MAX_LANES];
+    int n_lanes;
     int max_batch;
     atomic_bool device_failed;
 };
@@ -70,7 +71,7 @@ static void on_device_failed(void *context)
 static enum status create_queue(struct server *server)
 {
     const struct vit_dims *dims = &server->model.entry->dims;
-    struct backend *backend = server->model.backend;
+    struct backend *backend = server->model.replicas[0].backend;
     size_t bytes = (size_t)dims->S * (size_t)dims->S * 3;
     int capacity =
         server->config->max_queue > 0 ? (int)server->config->max_queue : 4 * server->max_batch;
@@ -81,19 +82,26 @@ static enum status create_queue(struct server *server)
     return queue_create(capacity, server->pixels, bytes, dims->K, &server->queue);
 }
 
-// A run of its own for each worker, all warm before the first worker takes a job.
+// The runs of one device: as many as keep it busy, each warm before the first worker takes a job.
+static enum status create_runs(struct server *server, const struct replica *replica)
+{
+    for (int i = 0; i < replica->backend->workers && server->n_lanes < MAX_LANES; i++) {
+        struct lane *lane = &server->lanes[server->n_lanes++];
+        TRY(vit_run_create(&server->model.entry->dims, &replica->weights, server->max_batch,
+                           &lane->run));
+        TRY(vit_run_warm_up(lane->run, server->pixels));
+    }
+    return STATUS_OK;
+}
+
 static enum status start_workers(struct server *server)
 {
-    const struct model *model = &server->model;
-    int count = model->backend->workers < MAX_WORKERS ? model->backend->workers : MAX_WORKERS;
-    for (int i = 0; i < count; i++) {
-        struct vit_run **run = &server->lanes[i].run;
-        TRY(vit_run_create(&model->entry->dims, &model->weights, server->max_batch, run));
-        TRY(vit_run_warm_up(*run, server->pixels));
-    }
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < server->model.n_replicas; i++)
+        TRY(create_runs(server, &server->model.replicas[i]));
+    for (int i = 0; i < server->n_lanes; i++)
         TRY(worker_start(server->queue, server->lanes[i].run, server->max_batch,
-                         model->entry->dims.K, on_device_failed, server, &server->lanes[i].worker));
+                         server->model.entry->dims.K, on_device_failed, server,
+                         &server->lanes[i].worker));
     return STATUS_OK;
 }
 
@@ -108,8 +116,8 @@ static enum status start_engine(struct server *server)
     TRY(start_workers(server));
     api_set_ready(server->api, model, server->queue, server->max_batch);
     log_info("ready: %s on %s (%s), %s, batches of up to %d images", model->entry->name,
-             model->backend->name, model->backend->device_name,
-             precision_name(model->backend->precision), server->max_batch);
+             model->replicas[0].backend->name, model->replicas[0].backend->device_name,
+             precision_name(model->replicas[0].backend->precision), server->max_batch);
     return STATUS_OK;
 }
 
@@ -118,13 +126,14 @@ static void stop(struct server *server)
     http_stop(server->http, server->config->drain_timeout_ms);
     if (server->queue)
         queue_close(server->queue);
-    for (int i = 0; i < MAX_WORKERS; i++)
+    for (int i = 0; i < server->n_lanes; i++)
         worker_join(server->lanes[i].worker);
-    for (int i = 0; i < MAX_WORKERS; i++)
+    for (int i = 0; i < server->n_lanes; i++)
         vit_run_free(server->lanes[i].run);
     queue_free(server->queue);
-    if (server->model.backend)
-        server->model.backend->ops->free_host(server->model.backend, server->pixels);
+    if (server->model.replicas[0].backend)
+        server->model.replicas[0].backend->ops->free_host(server->model.replicas[0].backend,
+                                                          server->pixels);
     model_close(&server->model);
     api_free(server->api);
 }

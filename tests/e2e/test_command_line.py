@@ -1,0 +1,290 @@
+"""The commands and their options: help, precedence, errors, exit codes, what is printed."""
+
+import contextlib
+import json
+import math
+import pathlib
+import re
+import tempfile
+import unittest
+
+from vitserve import MODEL, Case, Server, jpeg, png, run
+
+OPTION = re.compile(r"^  --([a-z-]+)", re.MULTILINE)
+COMMANDS = ("serve", "classify", "model", "bench")
+
+
+class CommandLineCase(Case):
+    def check_usage(self, arguments, *words, **variables):
+        """Exit code 2, nothing on standard output, and each word in the one line of the error."""
+        finished = run(*arguments, **variables)
+        with self.subTest(arguments=arguments, variables=variables):
+            self.assertEqual(finished.returncode, 2, finished.stderr)
+            self.assertEqual(finished.stdout, "")
+            self.assertEqual(finished.stderr.count("\n"), 1, finished.stderr)
+            for word in words:
+                self.assertIn(word, finished.stderr)
+
+    def config(self, *arguments, **variables):
+        finished = run("serve", *arguments, "--print-config", **variables)
+        self.assertEqual(finished.returncode, 0, finished.stderr)
+        return json.loads(finished.stdout)
+
+
+class Help(CommandLineCase):
+    def options_of(self, *arguments):
+        finished = run(*arguments, "--help")
+        self.assertEqual((finished.returncode, finished.stderr), (0, ""))
+        self.assertTrue(finished.stdout.startswith("usage: vitserve "))
+        return set(OPTION.findall(finished.stdout))
+
+    def test_every_command_lists_its_options(self):
+        common = {"config", "model", "log-level"}
+        engine = common | {"weights", "weights-dir", "random-weights", "device", "precision",
+                           "threads"}
+        images = engine | {"labels", "top-k", "max-batch", "max-pixels", "decode-threads",
+                           "exif-orientation"}
+        wanted = {"serve": images | {"listen", "port", "max-queue", "max-body-bytes",
+                                     "max-images", "max-inflight-bytes", "max-connections",
+                                     "drain-timeout-ms", "print-config"},
+                  "classify": images | {"json", "logits"},
+                  "model": common | {"format"},
+                  "bench": engine | {"json", "batch", "seconds"}}
+        listed = {command: self.options_of(command) for command in COMMANDS}
+        for command in COMMANDS:
+            self.assertLessEqual(wanted[command], listed[command], command)
+        self.assertNotIn("port", listed["classify"])
+        self.assertNotIn("json", listed["serve"])
+        self.assertEqual(self.options_of(), listed["serve"])
+        self.assertEqual({name.replace("-", "_") for names in listed.values() for name in names},
+                         set(self.config()))
+
+    def test_help_wins_over_everything_else(self):
+        self.assertEqual(self.options_of("serve", "--prot", "x"), self.options_of("serve"))
+
+    def test_version(self):
+        finished = run("--version")
+        self.assertEqual(finished.returncode, 0)
+        self.assertRegex(finished.stdout, r"\Avitserve \d+\.\d+\.\d+\n\Z")
+
+
+class Options(CommandLineCase):
+    def test_precedence(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({"top_k": 1, "port": 1, "max_images": 1, "json": True}, file)
+            file.flush()
+            for config in (self.config("--config", file.name, "--top-k=3", VITSERVE_TOP_K="2",
+                                       VITSERVE_PORT="2"),
+                           self.config("--top-k", 3, VITSERVE_CONFIG=file.name,
+                                       VITSERVE_TOP_K="2", VITSERVE_PORT="2")):
+                self.assertEqual((config["top_k"], config["port"], config["max_images"]),
+                                 (3, 2, 1))
+                self.assertEqual(config["config"], file.name)
+                self.assertEqual(config["max_connections"], 4096)
+
+    def test_print_config_is_a_config_file(self):
+        first = self.config("--max-batch", 7, "--listen", "::1", "--precision", "bf16")
+        self.assertEqual(first["max_batch"], 7)
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({name: value for name, value in first.items()
+                       if name not in ("config", "print_config")}, file)
+            file.flush()
+            second = self.config("--config", file.name)
+        self.assertEqual(second | {"config": ""}, first)
+
+    def test_unknown_option(self):
+        self.check_usage(["serve", "--prot", "80"], "--prot")
+        self.check_usage(["--prot=80"], "--prot=80")
+        self.check_usage(["serve", "--json"], "--json")
+        self.check_usage(["classify", "--port", "80", "x.jpg"], "--port")
+        self.check_usage(["model", "--top-k=5"], "--top-k")
+        self.check_usage(["serve", "--port"], "--port", "value")
+
+    def test_words_that_are_no_command(self):
+        self.check_usage(["server"], '"server"')
+        self.check_usage(["serve", "x.jpg"], '"x.jpg"')
+        self.check_usage(["model", "vit_b_16"], '"vit_b_16"')
+        self.check_usage(["-v"], '"-v"')
+        self.check_usage(["classify"], "no image")
+
+    def test_out_of_range(self):
+        for option, value, limits in (("port", "65536", "from 0 to 65535"),
+                                      ("port", "-1", "from 0 to 65535"),
+                                      ("port", "http", "from 0 to 65535"),
+                                      ("port", "", "from 0 to 65535"),
+                                      ("top-k", "0", "from 1 to "),
+                                      ("max-images", "4097", "from 1 to 4096"),
+                                      ("max-batch", "1e3", "from 0 to 4096"),
+                                      ("max-body-bytes", "99999999999999999999", "from 1 to ")):
+            variable = "VITSERVE_" + option.upper().replace("-", "_")
+            self.check_usage(["serve", "--" + option, value], "--" + option, f'"{value}"', limits)
+            self.check_usage(["serve"], variable, f'"{value}"', limits, **{variable: value})
+
+    def test_unknown_choice(self):
+        for option, value, choices in (("device", "gpu", "auto|cpu|cuda"),
+                                       ("precision", "fp64", "auto|fp32|tf32|bf16|fp16|int8|fp8"),
+                                       ("log-level", "", "error|warning|info|debug")):
+            self.check_usage(["serve", "--" + option, value], "--" + option, f'"{value}"', choices)
+        self.check_usage(["model", "--format", "yaml"], "--format", '"yaml"', "json|markdown")
+
+    def test_bad_config_file(self):
+        for text, word in (("{", "line 1"), ("[]", "object"), ('{"topk": 5}', "topk"),
+                           ('{"top_k": 0}', '"top_k"'), ('{"config": "x"}', '"config"')):
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+                file.write(text)
+                file.flush()
+                self.check_usage(["serve", "--config", file.name], file.name, word)
+        self.check_usage(["serve", "--config", "/nowhere.json"], "/nowhere.json")
+
+    def test_unknown_variable_only_warns(self):
+        finished = run("serve", "--print-config", VITSERVE_PROT="80")
+        self.assertEqual(finished.returncode, 0)
+        self.assertIn("warning", finished.stderr)
+        self.assertIn("VITSERVE_PROT", finished.stderr)
+        json.loads(finished.stdout)
+
+    def test_variables_of_kubernetes(self):
+        kubernetes = {"VITSERVE_PORT": "tcp://10.96.7.1:8080",
+                      "VITSERVE_SERVICE_HOST": "10.96.7.1",
+                      "VITSERVE_SERVICE_PORT": "8080",
+                      "VITSERVE_PORT_8080_TCP": "tcp://10.96.7.1:8080",
+                      "VITSERVE_PORT_8080_TCP_PROTO": "tcp"}
+        self.assertEqual(self.config(**kubernetes)["port"], 8080)
+        with Server("--max-batch", 1, variables=kubernetes) as server:
+            self.check_good(server)
+
+    def test_options_reach_the_server(self):
+        with tempfile.NamedTemporaryFile("w") as labels:
+            labels.writelines(f"label {i}\n" for i in range(1000))
+            labels.flush()
+            with Server("--labels", labels.name, "--max-batch", 3, "--max-pixels", 600,
+                        "--threads", 1, variables={"VITSERVE_TOP_K": "2"}) as server:
+                for prediction in server.classify(png(30, 20)).results[0]["predictions"]:
+                    self.assertEqual(prediction["label"], f"label {prediction['class']}")
+                self.check_error(server.classify(png(31, 20)), 413, "image_too_large")
+                runtime = server.request("GET", "/model").json["runtime"]
+                self.assertEqual(runtime["max_batch"], 3)
+
+
+class Classify(CommandLineCase):
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.files = {"good.png": png(), "good.jpg": jpeg(), "empty.png": b"", "bad.png": b"bad",
+                      "cut.png": png()[:80], "--top-k": png(seed=2), "caf\u00e9.png": png(seed=3)}
+        for name, data in self.files.items():
+            (self.folder / name).write_bytes(data)
+        (self.folder / "folder").mkdir()
+        self.enterContext(contextlib.chdir(self.folder))
+
+    def classify(self, *arguments):
+        return run("classify", *MODEL, *arguments)
+
+    def test_table(self):
+        finished = self.classify("good.png", "good.jpg", "--top-k", 3)
+        self.assertEqual(finished.returncode, 0, finished.stderr)
+        lines = finished.stdout.splitlines()
+        self.assertEqual(len(lines), 8)
+        self.assertEqual((lines[0], lines[4]), ("good.png (40 x 30)", "good.jpg (64 x 48)"))
+        shares = []
+        for line in lines[1:4] + lines[5:]:
+            self.assertRegex(line, r"\A +\d+\.\d\d %  .+ \(\d+\)\Z")
+            shares.append(float(line.split()[0]))
+        self.assertEqual(shares[:3], sorted(shares[:3], reverse=True))
+
+    def test_json(self):
+        finished = self.classify("--json", "good.png", "caf\u00e9.png")
+        self.assertEqual(finished.returncode, 0, finished.stderr)
+        answers = [json.loads(line) for line in finished.stdout.splitlines()]
+        self.assertEqual([answer["results"][0]["name"] for answer in answers],
+                         ["good.png", "caf\u00e9.png"])
+        for answer in answers:
+            self.assertEqual(set(answer), {"model", "results"})
+            (result,) = answer["results"]
+            self.assertEqual(set(result), {"name", "width", "height", "predictions"})
+            self.assertEqual(len(result["predictions"]), 5)
+        finished = self.classify("--json", "--logits", "--top-k", 5000, "good.png")
+        (result,) = json.loads(finished.stdout)["results"]
+        self.assertEqual((len(result["logits"]), len(result["predictions"])), (1000, 1000))
+        total = math.fsum(prediction["probability"] for prediction in result["predictions"])
+        self.assertAlmostEqual(total, 1.0, places=5)
+
+    def test_bad_files_beside_good_ones(self):
+        names = ["missing.png", "good.png", "folder", "empty.png", "bad.png", "cut.png",
+                 "good.jpg"]
+        finished = self.classify("--max-batch", 2, "--top-k", 1, *names)
+        self.assertEqual(finished.returncode, 1)
+        lines = finished.stdout.splitlines()
+        self.assertEqual(len(lines), 9)
+        for line, start in zip((lines[0], lines[1], *lines[3:8]),
+                               ("missing.png: No such file", "good.png (40 x 30)",
+                                "folder: not a file", "empty.png: ", "bad.png: ", "cut.png: png",
+                                "good.jpg (64 x 48)"), strict=True):
+            self.assertTrue(line.startswith(start), line)
+        finished = self.classify("--json", *names)
+        self.assertEqual(finished.returncode, 1)
+        results = [json.loads(line)["results"][0] for line in finished.stdout.splitlines()]
+        self.assertEqual([result["name"] for result in results], names)
+        self.assertEqual(["error" in result for result in results],
+                         [True, False, True, True, True, True, False])
+        alone = json.loads(self.classify("--json", "good.jpg").stdout)
+        self.assertEqual(results[-1], alone["results"][0])
+
+    def test_only_bad_files(self):
+        for name in ("missing.png", "folder", "empty.png", "bad.png"):
+            finished = self.classify(name)
+            self.assertEqual(finished.returncode, 1)
+            self.assertTrue(finished.stdout.startswith(name + ": "), finished.stdout)
+
+    def test_two_dashes_end_the_options(self):
+        finished = self.classify("--top-k", 1, "--", "--top-k", "good.png")
+        self.assertEqual(finished.returncode, 0, finished.stderr)
+        self.assertTrue(finished.stdout.startswith("--top-k (40 x 30)\n"), finished.stdout)
+        self.assertEqual(len(finished.stdout.splitlines()), 4)
+
+    def test_more_files_than_a_batch(self):
+        one = self.classify("--json", "--logits", "good.png").stdout
+        many = self.classify("--json", "--logits", "--max-batch", 3, *["good.png"] * 10).stdout
+        self.assertEqual(many, one * 10)
+
+    def test_the_model_must_open(self):
+        finished = run("classify", "--model", "nonsense", "good.png")
+        self.assertEqual(finished.returncode, 2)
+        self.assertIn("nonsense", finished.stderr)
+        finished = run("classify", *MODEL[:2], "--weights", "bad.png", "good.png")
+        self.assertEqual((finished.returncode, finished.stdout), (1, ""))
+        self.assertIn("bad.png", finished.stderr)
+
+
+class Model(CommandLineCase):
+    def test_formats(self):
+        text = run("model", "--model", "vit_b_32")
+        self.assertEqual(text.returncode, 0)
+        self.assertEqual(text.stdout, run("model", "--format", "text").stdout)
+        self.assertIn("vit_b_32: 152 tensors, 88224232 parameters", text.stdout)
+        model = json.loads(run("model", "--format", "json").stdout)
+        self.assertEqual((model["name"], model["num_layers"], model["num_parameters"],
+                          model["num_parameters_human"]),
+                         ("vit_b_32", 152, 88224232, "88.22M"))
+        self.assertEqual(model["forms"][0], {"form": "Vector", "layers": 101,
+                                             "layers_percent": 66.45, "parameters": 123880,
+                                             "parameters_percent": 0.14})
+        self.assertNotIn("runtime", model)
+        markdown = run("model", "--format=markdown").stdout
+        self.assertIn("88.22M", markdown)
+        for layer in model["layers"]:
+            self.assertIn(layer["name"], text.stdout)
+            self.assertIn(layer["name"], markdown)
+
+    def test_every_model_has_a_breakdown(self):
+        finished = run("model", "--model", "nonsense")
+        self.assertEqual(finished.returncode, 2)
+        for name, parameters in (("vit_b_16", 86567656), ("vit_b_32", 88224232),
+                                 ("vit_l_16", 304326632), ("vit_l_32", 306535400),
+                                 ("vit_h_14", 632045800), ("deit_tiny_patch16_224", 5717416)):
+            self.assertIn(name, finished.stderr)
+            model = json.loads(run("model", "--model", name, "--format", "json").stdout)
+            self.assertEqual(model["num_parameters"], parameters)
+
+
+if __name__ == "__main__":
+    unittest.main()

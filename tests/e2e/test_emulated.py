@@ -1,0 +1,116 @@
+"""The whole server with its CUDA backend, on the emulated GPU (tests/emulator): VITSERVE_BINARY lies
+beside the emulated module."""
+
+import json
+import os
+import pathlib
+import tempfile
+import unittest
+
+from vitserve import Case, Server, multipart, png, run, together
+
+SHARED = pathlib.Path(os.environ.get("VITSERVE_SHARED") or
+                      pathlib.Path(__file__).resolve().parents[3] / "shared")
+DATA = SHARED / "data"
+CACHE = tempfile.TemporaryDirectory()
+CUDA = ("--model", "deit_tiny_patch16_224", "--device", "cuda")
+RANDOM = (*CUDA, "--random-weights", "1", "--max-batch", "1")
+
+
+def write_picture():
+    path = pathlib.Path(CACHE.name) / "picture.png"
+    path.write_bytes(png())
+    return path
+
+
+def variables(**more):
+    return {"XDG_CACHE_HOME": CACHE.name, **more}
+
+
+class Photos(Case):
+    @unittest.skipUnless(DATA.is_dir(), f"no {DATA}")
+    def test_ten_photos(self):
+        golden = json.loads((DATA / "golden_deit_tiny.json").read_text(encoding="utf-8"))
+        files = [(name, (DATA / "photos" / name).read_bytes()) for name in golden]
+        weights = DATA / "deit_tiny_patch16_224.timm.safetensors"
+        model = (*CUDA, "--precision", "bf16", "--weights", str(weights), "--max-batch", "1",
+                 "--max-queue", "16")
+        with Server(model=model, variables=variables()) as server:
+            runtime = server.request("GET", "/model").json["runtime"]
+            self.assertEqual((runtime["device"], runtime["device_name"], runtime["precision"]),
+                             ("cuda", "Emulated GPU", "bf16"))
+            kind, body = multipart(files)
+            answer = server.classify(body, "?logits=1", Content_Type=kind)
+            self.assertEqual(answer.status, 200, answer.body)
+        errors = []
+        for result in answer.results:
+            expected = golden[result["name"]]
+            self.assertEqual(result["predictions"][0]["class"], expected["top5"][0])
+            squares = [(a - b) ** 2 for a, b in zip(result["logits"], expected["logits"])]
+            norm = sum(value * value for value in expected["logits"])
+            errors.append((sum(squares) / norm) ** 0.5)
+        errors.sort()
+        print("rel-L2 errors in bf16: median %.2e, worst %.2e" % (errors[5], errors[-1]))
+        self.assertLessEqual(errors[5], 1.2e-2)
+        self.assertLessEqual(errors[-1], 2e-2)
+
+
+class ManyGpus(Case):
+    def test_all(self):
+        """Every GPU takes its share of one queue; one by its number."""
+        three = variables(EMULATOR_DEVICES="3")
+        model = ("--model", "deit_tiny_patch16_224", "--random-weights", "1", "--max-batch", "1")
+        one = run("classify", *model, "--device", "cuda:2", "--precision", "fp32", "--json",
+                  "--logits", write_picture(), **three)
+        self.assertEqual(one.returncode, 0, one.stderr)
+        expected = json.loads(one.stdout)["results"][0]["logits"]
+        with Server("--device", "cuda:all", "--precision", "fp32", "--max-queue", 8, model=model,
+                    variables=three) as server:
+            for answer in together(lambda _: server.classify(png(), "?logits=1"), range(6)):
+                self.assertEqual(answer.status, 200, answer.body)
+                self.assertEqual(answer.results[0]["logits"], expected)
+        absent = run("classify", *model, "--device", "cuda:3", write_picture(), **three)
+        self.assertIn("there is no GPU 3, only 3", absent.stderr)
+
+
+class Faults(Case):
+    def test_device_lost(self):
+        """A sticky error fails the batch and ends the process with exit code 3."""
+        server = Server(model=RANDOM, variables=variables(EMULATOR_FAIL="cudaGraphLaunch:4:700"))
+        try:
+            statuses = []
+            for _ in range(10):
+                try:
+                    answer = server.classify(png())
+                except (OSError, AttributeError):  # the process has ended
+                    break
+                statuses.append(answer.status)
+                if answer.status != 200:
+                    self.assertEqual(answer.json["code"], "device_failed")
+            self.assertIn(503, statuses)
+            self.assertEqual(server.wait(), 3)
+        finally:
+            server.kill()
+            server.log.close()
+
+    def test_no_gpu(self):
+        finished = run("classify", *RANDOM, "x.png", **variables(EMULATOR_DEVICES="0"))
+        self.assertEqual(finished.returncode, 1)
+        self.assertIn("no usable GPU", finished.stderr)
+
+    def test_out_of_memory(self):
+        finished = run("classify", *RANDOM, "x.png", **variables(EMULATOR_MEMORY_MB="4"))
+        self.assertEqual(finished.returncode, 1)
+        self.assertRegex(finished.stderr, r"\d+ MiB needed, \d+ MiB free of 4 MiB")
+
+    def test_precisions(self):
+        finished = run("classify", *RANDOM, "--precision", "int8", "x.png", **variables())
+        self.assertEqual(finished.returncode, 1)
+        self.assertIn("Emulated GPU computes in fp32, tf32, bf16 and fp16 only", finished.stderr)
+        finished = run("classify", *RANDOM, "--precision", "bf16", "x.png",
+                       **variables(EMULATOR_CC="7.5"))
+        self.assertIn("fp32 and fp16 only", finished.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

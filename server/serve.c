@@ -3,6 +3,7 @@
 #include "api.h"
 #include "commands.h"
 #include "worker.h"
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -27,6 +28,17 @@ struct server {
     int max_batch;
     atomic_bool device_failed;
 };
+
+// glibc's habit, an arena for each of many threads and thresholds that grow with what is freed,
+// keeps the pictures of the busiest moment for ever (500 MB after a burst). Larger blocks than this
+// go back to the system at once; mapping the smaller ones anew would cost a quarter of a decode.
+static void bound_free_memory(void)
+{
+    const int largest = 4 << 20;
+    mallopt(M_ARENA_MAX, 2);
+    mallopt(M_MMAP_THRESHOLD, largest);
+    mallopt(M_TRIM_THRESHOLD, largest);
+}
 
 // Every connection takes a descriptor; the rest of the program a few dozen.
 static void raise_descriptor_limit(int64_t connections)
@@ -149,6 +161,7 @@ static void wait_for_signal(const sigset_t *signals)
 int serve_main(const struct config *config)
 {
     struct server server = {.config = config};
+    bound_free_memory();
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);

@@ -36,19 +36,28 @@ static uint16_t bf16_encode(float value)
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
+// To nearest, ties to even: |value| is counted in steps of its exponent, or of the smallest one.
 static uint16_t fp16_encode(float value)
 {
-    _Float16 half = (_Float16)value;
-    uint16_t bits;
-    memcpy(&bits, &half, sizeof bits);
-    return bits;
+    int exponent;
+    uint16_t sign = signbit(value) ? 0x8000 : 0;
+    if (isnan(value))
+        return 0x7e00;
+    if (isinf(value))
+        return sign | 0x7c00;
+    frexpf(value, &exponent);
+    exponent = exponent - 1 < -14 ? -14 : exponent - 1;
+    int bits = (int)rint(ldexp(fabs((double)value), 10 - exponent)) + ((exponent + 14) << 10);
+    return (uint16_t)(sign | (bits < 0x7c00 ? bits : 0x7c00));
 }
 
 static float fp16_decode(uint16_t bits)
 {
-    _Float16 half;
-    memcpy(&half, &bits, sizeof half);
-    return (float)half;
+    int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    float magnitude = exponent == 0    ? ldexpf((float)mantissa, -24)
+                      : exponent == 31 ? (mantissa ? NAN : INFINITY)
+                                       : ldexpf((float)(mantissa + 1024), exponent - 25);
+    return bits & 0x8000 ? -magnitude : magnitude;
 }
 
 void activations_encode(enum precision precision, const float *values, size_t count, void *out)

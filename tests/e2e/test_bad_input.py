@@ -378,5 +378,19 @@ class Leaks(BadInputCase):
             self.server.open_socket().close()
 
 
+class Bursts(ServerCase):
+    def test_memory_of_large_pictures_is_given_back(self):
+        large, junk = png(2000, 1500, seed=None), bytes(20 << 20)
+        for _ in range(2):
+            together(lambda _: self.server.classify(png(400, 300)), range(16))
+        before = self.server.memory_kb()
+        for _ in range(2):
+            together(lambda _: self.server.classify(large), range(24))
+            together(lambda _: self.server.classify(junk), range(12))
+        self.check_good(self.server)
+        growth = self.server.memory_kb() - before
+        self.assertTrue(SANITIZED or growth <= 16 * 1024, f"{growth} kB more than before")
+
+
 if __name__ == "__main__":
     unittest.main()

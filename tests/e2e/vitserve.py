@@ -148,7 +148,8 @@ class Server:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(data)
                 if half_close:
-                    connection.shutdown(socket.SHUT_WR)
+                    with contextlib.suppress(OSError):  # the server has closed already
+                        connection.shutdown(socket.SHUT_WR)
             return receive_all(connection)
 
 
@@ -222,9 +223,10 @@ def png_chunk(kind, data):
 
 
 def png(width=40, height=30, seed=1):
-    """An RGB picture of noise that depends on the seed."""
+    """An RGB picture of noise that depends on the seed; black without one."""
     noise = random.Random(seed)
-    rows = b"".join(b"\0" + noise.randbytes(3 * width) for _ in range(height))
+    rows = (bytes((1 + 3 * width) * height) if seed is None else
+            b"".join(b"\0" + noise.randbytes(3 * width) for _ in range(height)))
     return (b"\x89PNG\r\n\x1a\n" +
             png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
             png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b""))

@@ -1,7 +1,8 @@
 // out[r] = (x[r] - mean) / sqrt(variance + epsilon) * weight + bias
 //
 // x (rows, C) fp32, rows x_stride apart; out (rows, C) dense. Mean first, then the variance around
-// it: two passes over a row that is in the nearest cache anyway, and no cancellation.
+// it: two passes over a row that is in the nearest cache anyway, and no cancellation. The second
+// pass also corrects the mean by that of the deviations, which loses no digits to a large mean.
 
 #include "kernels.h"
 #include <math.h>
@@ -10,15 +11,19 @@ static void layernorm_row(float *restrict out, const float *restrict x,
                           const float *restrict weight, const float *restrict bias, int C,
                           float epsilon)
 {
-    float sum = 0.0f, squares = 0.0f;
+    float sum = 0.0f, deviations = 0.0f, squares = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int c = 0; c < C; c++)
         sum += x[c];
     float mean = sum / (float)C;
-#pragma omp simd reduction(+ : squares)
-    for (int c = 0; c < C; c++)
+#pragma omp simd reduction(+ : deviations, squares)
+    for (int c = 0; c < C; c++) {
+        deviations += x[c] - mean;
         squares += (x[c] - mean) * (x[c] - mean);
-    float scale = 1.0f / sqrtf(squares / (float)C + epsilon);
+    }
+    float shift = deviations / (float)C;
+    float scale = 1.0f / sqrtf(squares / (float)C - shift * shift + epsilon);
+    mean += shift;
     for (int c = 0; c < C; c++)
         out[c] = (x[c] - mean) * scale * weight[c] + bias[c];
 }

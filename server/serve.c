@@ -53,6 +53,13 @@ static void raise_descriptor_limit(int64_t connections)
                     (unsigned long long)limit.rlim_cur, (long long)connections);
 }
 
+// A body that the budget for all of them could never hold is too large, not untimely.
+static int64_t largest_body(const struct config *config)
+{
+    return config->max_body_bytes < config->max_inflight_bytes ? config->max_body_bytes
+                                                               : config->max_inflight_bytes;
+}
+
 static enum status start_http(struct server *server)
 {
     const struct config *config = server->config;
@@ -60,7 +67,7 @@ static enum status start_http(struct server *server)
     TRY(api_create(config, &server->api));
     TRY(http_start(&(struct http_options){.listen = config->listen,
                                           .port = (int)config->port,
-                                          .max_body_bytes = config->max_body_bytes,
+                                          .max_body_bytes = largest_body(config),
                                           .max_inflight_bytes = config->max_inflight_bytes,
                                           .max_connections = config->max_connections,
                                           .idle_timeout_ms = config->idle_timeout_ms,

@@ -36,7 +36,7 @@ step() {
     name=$1
     shift
     echo "== $name"
-    if timeout 300 "$@" >"$out/$name.txt" 2>&1; then
+    if timeout 400 "$@" >"$out/$name.txt" 2>&1; then
         tail -n 3 "$out/$name.txt"
     else
         echo "FAILED ($?)"

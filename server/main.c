@@ -11,12 +11,6 @@ static const char usage[] =
     "       vitserve bench [options]              engine speed, without HTTP\n"
     "       vitserve --version | --help | COMMAND --help\n";
 
-int exit_code(enum status status)
-{
-    fprintf(stderr, "vitserve: %s\n", status_detail(status));
-    return status == STATUS_USAGE ? EXIT_USAGE : EXIT_FAILED;
-}
-
 static void print_parameters(const struct catalog_entry *entry, struct tensor_info *rows,
                              size_t count)
 {

@@ -10,7 +10,11 @@
 // Threads: backend functions may be called from any thread, one at a time while weights are packed.
 // A stream belongs to one thread at a time. Ops on a stream run in order and may be asynchronous:
 // sync() waits, and only then are downloads complete and host buffers free again.
-// Errors: STATUS_OUT_OF_MEMORY, STATUS_DEVICE_FAILED (sticky: the device is lost).
+//
+// In int8 the layers' matrices are whole numbers with a scale for each row, and what is multiplied
+// with them is rounded likewise, a scale for each token, for that product alone. The patch
+// embedding and the head are as in bf16, and so are activations. Errors: STATUS_OUT_OF_MEMORY,
+// STATUS_DEVICE_FAILED (sticky: the device is lost).
 
 #include "status.h"
 #include <stddef.h>
@@ -66,7 +70,7 @@ struct linear_args {
     enum linear_kind kind;
     void *out;          // (B * rows, N), rows out_stride values apart
     const void *in;     // (B * rows, K) activations, dense
-    const void *weight; // packed LINEAR weight, (N, K)
+    const void *weight; // packed weight, (N, K); of HEAD kind for LINEAR_LOGITS
     const float *bias;  // (N)
     int64_t out_stride; // in values; N where dense
     int B, rows;        // images, rows of each
@@ -84,7 +88,8 @@ struct attention_args {
 enum weight_kind {
     WEIGHT_VECTOR, // stays fp32, dense
     WEIGHT_PATCH,  // matrix of the patch embedding
-    WEIGHT_LINEAR, // every other matrix
+    WEIGHT_LINEAR, // matrix of a layer
+    WEIGHT_HEAD,   // matrix of LINEAR_LOGITS
 };
 
 struct backend;
@@ -108,7 +113,7 @@ struct backend_ops {
                                 size_t *bytes);
     enum status (*pack)(struct backend *backend, enum weight_kind kind, int N, int K,
                         const float *values, void *packed);
-    void (*round)(struct backend *backend, enum weight_kind kind, float *values, size_t count);
+    void (*round)(struct backend *backend, enum weight_kind kind, int N, int K, float *values);
 
     enum status (*stream_create)(struct backend *backend, struct stream **stream);
     void (*stream_free)(struct stream *stream);

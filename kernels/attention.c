@@ -1,36 +1,67 @@
 // out[b, t, h] = softmax(q . k^T / sqrt(HS)) v, for the first `queries` tokens t of each image.
 //
-// qkv (B, T, 3, NH, HS); out (B, queries, NH, HS). One (image, head) at a time per thread: its keys
-// are transposed once into scratch, so that the scores of a query are sums of rows of T floats and
-// the inner loops run over memory in order. Four queries share each pass over keys and values.
+// qkv (B, T, 3, NH, HS); out (B, queries, NH, HS). One (image, head) at a time per thread. Its
+// keys, transposed, and values lie in scratch as fp32, so that scores and sums are matrix products
+// of tiles (tile.c): TILE_ROWS queries share each pass over them.
 
 #include "kernels.h"
+#include "numeric.h"
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
-enum { QUERIES = 4 };
-
-// e^x for x <= 0, to about 2 ulp: 2^n e^r with |r| <= ln(2)/2, and the Taylor sum of e^r to r^7.
-// Written out because a call to expf() in the loop would keep the compiler from vectorising it.
-static inline float exp_negative(float x)
+static int whole_vectors(int columns)
 {
-    x = x < -87.0f ? -87.0f : x;
-    float n = rintf(x * 0x1.715476p+0f);
-    float r = x - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f;
-    float p = 1.0f / 5040.0f;
-    p = p * r + 1.0f / 720.0f;
-    p = p * r + 1.0f / 120.0f;
-    p = p * r + 1.0f / 24.0f;
-    p = p * r + 1.0f / 6.0f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    union {
-        int32_t bits;
-        float value;
-    } power = {.bits = ((int32_t)n + 127) << 23};
-    return p * power.value;
+    return (columns + VECTOR_FLOATS - 1) / VECTOR_FLOATS * VECTOR_FLOATS;
+}
+
+// What a thread works in. Rows are whole vectors; what pads them is never read.
+struct scratch {
+    float *keys;    // (HS, T)
+    float *values;  // (T, HS)
+    float *queries; // (TILE_ROWS, HS)
+    float *scores;  // (TILE_ROWS, T)
+    float *row;     // (HS)
+    int T, HS;      // lengths of rows
+};
+
+size_t CPU_KERNEL(attention_scratch_cpu)(const struct attention_args *args)
+{
+    size_t T = (size_t)whole_vectors(args->T), HS = (size_t)whole_vectors(args->HS);
+    return 2 * HS * T + TILE_ROWS * (HS + T) + HS;
+}
+
+static struct scratch cut_scratch(const struct attention_args *args, float *memory)
+{
+    struct scratch s = {.T = whole_vectors(args->T), .HS = whole_vectors(args->HS)};
+    s.keys = memory;
+    s.values = s.keys + (int64_t)s.HS * s.T;
+    s.queries = s.values + (int64_t)s.T * s.HS;
+    s.scores = s.queries + TILE_ROWS * s.HS;
+    s.row = s.scores + TILE_ROWS * s.T;
+    return s;
+}
+
+// out (rows, columns) = a (rows, K) . b (K, columns), rows of a and b as long as a_row and b_row.
+static void multiply(float *out, int out_row, const float *a, int a_row, const float *b, int b_row,
+                     int rows, int columns, int K)
+{
+    float tile[TILE_ROWS][TILE_COLUMNS];
+    for (int n = 0; n < columns; n += TILE_COLUMNS) {
+        int count = columns - n < TILE_COLUMNS ? columns - n : TILE_COLUMNS;
+        int vectors = (count + VECTOR_FLOATS - 1) / VECTOR_FLOATS;
+        CPU_KERNEL(tile_cpu)
+        (DOT_FP32, &(struct tile){.out = tile,
+                                  .a = a,
+                                  .b = b + n,
+                                  .a_stride = a_row * (int64_t)sizeof *a,
+                                  .b_stride = b_row * (int64_t)sizeof *b,
+                                  .lanes = K,
+                                  .rows = rows,
+                                  .vectors = vectors});
+        for (int r = 0; r < rows; r++)
+            memcpy(out + (int64_t)r * out_row + n, tile[r],
+                   sizeof **tile * (size_t)(vectors * VECTOR_FLOATS));
+    }
 }
 
 // Turns T scores into weights that sum to 1.
@@ -48,65 +79,61 @@ static void softmax(float *scores, int T)
         scores[j] *= scale;
 }
 
-// out[i] += sum over r < rows of factors[i * factor_stride + r] * matrix[r], for QUERIES rows i of
-// `width` values; matrix rows are `stride` apart.
-static void accumulate_rows(float *restrict out, const float *restrict factors, int factor_stride,
-                            const float *restrict matrix, int64_t stride, int rows, int width)
+// Head h of image b: its vectors of `part` 0 (query), 1 (key) or 2 (value) for token t.
+static const char *head(const struct attention_args *args, bool half, int b, int h, int part, int t)
 {
-    float *restrict out0 = out, *restrict out1 = out + width;
-    float *restrict out2 = out + 2 * width, *restrict out3 = out + 3 * width;
-    for (int r = 0; r < rows; r++) {
-        const float *row = matrix + r * stride;
-        float f0 = factors[r], f1 = factors[factor_stride + r];
-        float f2 = factors[2 * factor_stride + r], f3 = factors[3 * factor_stride + r];
-        for (int j = 0; j < width; j++) {
-            out0[j] += f0 * row[j];
-            out1[j] += f1 * row[j];
-            out2[j] += f2 * row[j];
-            out3[j] += f3 * row[j];
+    int64_t token = (int64_t)b * args->T + t;
+    int64_t index = ((token * 3 + part) * args->NH + h) * args->HS;
+    return (const char *)args->qkv + index * (half ? 2 : 4);
+}
+
+static void attention_head(const struct attention_args *args, bool half, int b, int h,
+                           const struct scratch *s)
+{
+    int T = args->T, HS = args->HS;
+    float scale = 1.0f / sqrtf((float)HS);
+    for (int t = 0; t < T; t++) {
+        activations_load(s->values + (int64_t)t * s->HS, head(args, half, b, h, 2, t), HS, half);
+        activations_load(s->row, head(args, half, b, h, 1, t), HS, half);
+        for (int d = 0; d < HS; d++)
+            s->keys[(int64_t)d * s->T + t] = s->row[d];
+    }
+    for (int t = 0; t < args->queries; t += TILE_ROWS) {
+        int rows = args->queries - t < TILE_ROWS ? args->queries - t : TILE_ROWS;
+        for (int r = 0; r < rows; r++) {
+            float *query = s->queries + r * s->HS;
+            activations_load(query, head(args, half, b, h, 0, t + r), HS, half);
+            for (int d = 0; d < HS; d++)
+                query[d] *= scale;
+        }
+        multiply(s->scores, s->T, s->queries, s->HS, s->keys, s->T, rows, T, HS);
+        for (int r = 0; r < rows; r++)
+            softmax(s->scores + r * s->T, T);
+        multiply(s->queries, s->HS, s->scores, s->T, s->values, s->HS, rows, HS, T);
+        for (int r = 0; r < rows; r++) {
+            int64_t index = (((int64_t)b * args->queries + t + r) * args->NH + h) * HS;
+            activations_store((char *)args->out + index * (half ? 2 : 4), s->queries + r * s->HS,
+                              HS, half);
         }
     }
 }
 
-// One head of one image. q, k, v point at its first token; tokens are `stride` apart.
-static void attention_head(const struct attention_args *args, float *restrict out, const float *q,
-                           const float *k, const float *v, int64_t stride, float *scratch)
-{
-    int T = args->T, HS = args->HS;
-    int64_t out_stride = (int64_t)args->NH * HS;
-    float scale = 1.0f / sqrtf((float)HS);
-    float *keys = scratch, *scores = keys + (size_t)HS * (size_t)T;
-    float *queries = scores + QUERIES * T, *sums = queries + QUERIES * HS;
+struct job {
+    const struct attention_args *args;
+    bool half;
+    float *scratch; // of every thread
+};
 
-    for (int j = 0; j < T; j++)
-        for (int d = 0; d < HS; d++)
-            keys[(int64_t)d * T + j] = k[j * stride + d];
-    for (int t = 0; t < args->queries; t += QUERIES) {
-        int n = args->queries - t < QUERIES ? args->queries - t : QUERIES;
-        memset(scores, 0, sizeof *scores * (size_t)(QUERIES * (T + 2 * HS)));
-        for (int i = 0; i < n; i++)
-            for (int d = 0; d < HS; d++)
-                queries[i * HS + d] = q[(t + i) * stride + d] * scale;
-        accumulate_rows(scores, queries, HS, keys, T, HS, T);
-        for (int i = 0; i < n; i++)
-            softmax(scores + i * T, T);
-        accumulate_rows(sums, scores, T, v, stride, T, HS);
-        for (int i = 0; i < n; i++)
-            memcpy(out + (t + i) * out_stride, sums + i * HS, sizeof *sums * (size_t)HS);
-    }
+static void attend(void *context, int task, int thread)
+{
+    const struct job *job = context;
+    size_t floats = CPU_KERNEL(attention_scratch_cpu)(job->args);
+    struct scratch s = cut_scratch(job->args, job->scratch + floats * (size_t)thread);
+    attention_head(job->args, job->half, task / job->args->NH, task % job->args->NH, &s);
 }
 
-void CPU_KERNEL(attention_cpu)(const struct attention_args *args, float *scratch)
+void CPU_KERNEL(attention_cpu)(const struct attention_args *args, bool half, struct team *team,
+                               float *scratch)
 {
-    int heads = args->NH, HS = args->HS;
-    int64_t C = (int64_t)heads * HS, stride = 3 * C;
-    size_t scratch_size = attention_cpu_scratch(args);
-#pragma omp parallel for
-    for (int i = 0; i < args->B * heads; i++) {
-        int b = i / heads, h = i % heads;
-        const float *q = (const float *)args->qkv + (int64_t)b * args->T * stride + h * HS;
-        float *out = (float *)args->out + (int64_t)b * args->queries * C + h * HS;
-        attention_head(args, out, q, q + C, q + 2 * C, stride,
-                       scratch + scratch_size * (size_t)omp_get_thread_num());
-    }
+    team_run(team, args->B * args->NH, attend, &(struct job){args, half, scratch});
 }

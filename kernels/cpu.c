@@ -1,36 +1,44 @@
-// The CPU backend: op table, memory and threads. Everything runs at once in the calling thread and
-// its OpenMP team; a stream is the team's size and its scratch memory.
+// The CPU backend: op table and memory. An op is over when its call returns; a stream is a team of
+// threads (team.c), of which the caller is one, and scratch memory.
 
 #include "kernels.h"
-#include <omp.h>
+#include "numeric.h"
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct cpu_backend {
     struct backend base;
     struct cpu_kernels kernels;
-    struct linear_cpu *packer;
+    struct team *team; // packs weights
     int threads;
 };
 
 struct cpu_stream {
     struct stream base;
-    const struct cpu_kernels *kernels;
-    struct linear_cpu *linear;
-    float *scratch; // of attention, for every thread
-    size_t scratch_floats;
-    int threads;
+    const struct cpu_backend *cpu;
+    struct team *team;
+    void *scratch; // of the op in work
+    size_t scratch_bytes;
 };
 
 #define CPU_KERNELS(isa)                                                                           \
     {                                                                                              \
-        patches_cpu_##isa, layernorm_cpu_##isa, attention_cpu_##isa, peak_cpu_##isa                \
+        patches_cpu_##isa, layernorm_cpu_##isa, linear_cpu_##isa, packed_bytes_cpu_##isa,          \
+            pack_cpu_##isa, attention_cpu_##isa, attention_scratch_cpu_##isa, peak_cpu_##isa       \
     }
 
-static struct cpu_kernels best_kernels(void)
+static struct cpu_kernels best_kernels(bool *has_bf16)
 {
+    *has_bf16 = false;
 #ifdef __x86_64__
+    *has_bf16 = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
+                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl");
+    if (*has_bf16)
+        return (struct cpu_kernels)CPU_KERNELS(v4_bf16);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return (struct cpu_kernels)CPU_KERNELS(v4);
@@ -55,28 +63,59 @@ static void cpu_free(struct backend *backend, void *memory)
     free(memory);
 }
 
+// What a matrix is multiplied in: the pixels and the logits are not quantised.
+static enum dot dot_of(const struct cpu_backend *cpu, enum weight_kind kind)
+{
+    if (cpu->base.precision == PRECISION_FP32)
+        return DOT_FP32;
+    return cpu->base.precision == PRECISION_INT8 && kind == WEIGHT_LINEAR ? DOT_INT8 : DOT_BF16;
+}
+
+// The columns of a packed matrix: those of the patch embedding are padded as the patches are.
+static int packed_columns(enum weight_kind kind, int K)
+{
+    return kind == WEIGHT_PATCH ? (K + 7) / 8 * 8 : K;
+}
+
 static enum status cpu_packed_bytes(struct backend *backend, enum weight_kind kind, int N, int K,
                                     size_t *bytes)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)backend;
-    *bytes = sizeof(float) * (size_t)N * (size_t)K;
-    return kind == WEIGHT_VECTOR ? STATUS_OK : linear_cpu_packed_bytes(cpu->packer, N, K, bytes);
+    enum dot dot = dot_of(cpu, kind);
+    *bytes = kind == WEIGHT_VECTOR ? sizeof(float) * (size_t)N * (size_t)K
+                                   : cpu->kernels.packed_bytes(dot, N, packed_columns(kind, K));
+    if (kind != WEIGHT_VECTOR && kind != WEIGHT_PATCH && dot == DOT_BF16 && K % 2 != 0)
+        return status_fail(STATUS_UNSUPPORTED_DEVICE,
+                           "the CPU backend's bf16 needs an even number of channels, not %d", K);
+    return STATUS_OK;
 }
 
 static enum status cpu_pack(struct backend *backend, enum weight_kind kind, int N, int K,
                             const float *values, void *packed)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)backend;
-    if (kind != WEIGHT_VECTOR)
-        return linear_cpu_pack(cpu->packer, N, K, values, packed);
-    memcpy(packed, values, sizeof *values * (size_t)N * (size_t)K);
+    if (kind == WEIGHT_VECTOR)
+        memcpy(packed, values, sizeof *values * (size_t)N * (size_t)K);
+    else
+        cpu->kernels.pack(dot_of(cpu, kind), N, K, packed_columns(kind, K), values, packed,
+                          cpu->team);
     return STATUS_OK;
 }
 
-// fp32 is what the values are.
-static void cpu_round(struct backend *backend, enum weight_kind kind, float *values, size_t count)
+static void cpu_round(struct backend *backend, enum weight_kind kind, int N, int K, float *values)
 {
-    (void)backend, (void)kind, (void)values, (void)count;
+    struct cpu_backend *cpu = (struct cpu_backend *)backend;
+    enum dot dot = dot_of(cpu, kind);
+    if (kind == WEIGHT_VECTOR || dot == DOT_FP32)
+        return;
+    for (int64_t i = 0; dot == DOT_BF16 && i < (int64_t)N * K; i++)
+        values[i] = bf16_to_float(bf16_from_float(values[i]));
+    for (int n = 0; dot == DOT_INT8 && n < N; n++) {
+        float *row = values + (int64_t)n * K, scale = quantization_scale(row, K);
+        float inverse = quantization_inverse(scale);
+        for (int k = 0; k < K; k++)
+            row[k] = scale * (float)quantize(row[k], inverse);
+    }
 }
 
 static void cpu_stream_free(struct stream *base)
@@ -84,27 +123,38 @@ static void cpu_stream_free(struct stream *base)
     struct cpu_stream *stream = (struct cpu_stream *)base;
     if (!stream)
         return;
-    linear_cpu_free(stream->linear);
+    team_free(stream->team);
     free(stream->scratch);
     free(stream);
 }
 
 static enum status cpu_stream_create(struct backend *backend, struct stream **out)
 {
-    struct cpu_backend *cpu = (struct cpu_backend *)backend;
     struct cpu_stream *stream = calloc(1, sizeof *stream);
     if (!stream)
         return status_fail(STATUS_OUT_OF_MEMORY, "cpu: out of memory");
     stream->base.backend = backend;
-    stream->kernels = &cpu->kernels;
-    stream->threads = cpu->threads;
-    enum status status = linear_cpu_create(&stream->linear);
+    stream->cpu = (struct cpu_backend *)backend;
+    enum status status = team_create(stream->cpu->threads, &stream->team);
     if (status != STATUS_OK) {
-        cpu_stream_free(&stream->base);
+        free(stream);
         return status;
     }
     *out = &stream->base;
     return STATUS_OK;
+}
+
+static enum status grow_scratch(struct cpu_stream *stream, size_t bytes)
+{
+    if (bytes <= stream->scratch_bytes)
+        return STATUS_OK;
+    free(stream->scratch);
+    stream->scratch_bytes = (bytes + 63) & ~(size_t)63;
+    stream->scratch = aligned_alloc(64, stream->scratch_bytes);
+    if (stream->scratch)
+        return STATUS_OK;
+    stream->scratch_bytes = 0;
+    return status_fail(STATUS_OUT_OF_MEMORY, "cpu: no memory for %zu bytes", bytes);
 }
 
 static enum status cpu_copy(struct stream *stream, void *to, const void *from, size_t bytes)
@@ -114,84 +164,117 @@ static enum status cpu_copy(struct stream *stream, void *to, const void *from, s
     return STATUS_OK;
 }
 
-// Gathers the patches of the whole batch, then adds their products to x image by image: the rows
-// of patches are dense, those of x leave out the class token.
+static bool half_activations(const struct cpu_stream *stream)
+{
+    return stream->cpu->base.precision != PRECISION_FP32;
+}
+
+// The rows of patches are dense, those of x leave out the class token of each image.
 static enum status cpu_embed(struct stream *base, const struct embed_args *args)
 {
     struct cpu_stream *stream = (struct cpu_stream *)base;
-    int side = args->S / args->P, N = side * side, K = args->P * args->P * 3;
-    stream->kernels->patches(args);
-    for (int b = 0; b < args->B; b++)
-        TRY(linear_cpu(stream->linear,
-                       &(struct linear_args){.kind = LINEAR_RESIDUAL,
-                                             .out = args->x + ((int64_t)b * (N + 1) + 1) * args->C,
-                                             .out_stride = args->C,
-                                             .in = (float *)args->patches + (int64_t)b * N * K,
-                                             .weight = args->weight,
-                                             .bias = args->bias,
-                                             .B = 1,
-                                             .rows = N,
-                                             .N = args->C,
-                                             .K = K}));
+    bool half = half_activations(stream);
+    int side = args->S / args->P;
+    stream->cpu->kernels.patches(args, half, stream->team);
+    struct linear_args product = {.kind = LINEAR_RESIDUAL,
+                                  .out = args->x,
+                                  .out_stride = args->C,
+                                  .in = args->patches,
+                                  .weight = args->weight,
+                                  .bias = args->bias,
+                                  .B = args->B,
+                                  .rows = side * side,
+                                  .N = args->C,
+                                  .K = EMBED_COLUMNS(args->P)};
+    stream->cpu->kernels.linear(&(struct cpu_linear){.args = &product,
+                                                     .dot = dot_of(stream->cpu, WEIGHT_PATCH),
+                                                     .half = half,
+                                                     .lead = 1,
+                                                     .team = stream->team});
     return STATUS_OK;
 }
 
 static enum status cpu_layernorm(struct stream *base, const struct layernorm_args *args)
 {
-    ((struct cpu_stream *)base)->kernels->layernorm(args);
+    struct cpu_stream *stream = (struct cpu_stream *)base;
+    stream->cpu->kernels.layernorm(args, half_activations(stream), stream->team);
     return STATUS_OK;
 }
 
 static enum status cpu_linear(struct stream *base, const struct linear_args *args)
 {
-    return linear_cpu(((struct cpu_stream *)base)->linear, args);
+    struct cpu_stream *stream = (struct cpu_stream *)base;
+    enum weight_kind kind = args->kind == LINEAR_LOGITS ? WEIGHT_HEAD : WEIGHT_LINEAR;
+    enum dot dot = dot_of(stream->cpu, kind);
+    if (dot == DOT_INT8)
+        TRY(grow_scratch(stream, linear_cpu_scratch(args)));
+    stream->cpu->kernels.linear(&(struct cpu_linear){.args = args,
+                                                     .dot = dot,
+                                                     .half = half_activations(stream),
+                                                     .team = stream->team,
+                                                     .scratch = stream->scratch});
+    return STATUS_OK;
 }
 
 static enum status cpu_attention(struct stream *base, const struct attention_args *args)
 {
     struct cpu_stream *stream = (struct cpu_stream *)base;
-    size_t floats = attention_cpu_scratch(args) * (size_t)stream->threads;
-    if (floats > stream->scratch_floats) {
-        free(stream->scratch);
-        stream->scratch_floats = 0;
-        stream->scratch = malloc(floats * sizeof *stream->scratch);
-        if (!stream->scratch)
-            return status_fail(STATUS_OUT_OF_MEMORY, "cpu: no memory for %zu floats", floats);
-        stream->scratch_floats = floats;
-    }
-    stream->kernels->attention(args, stream->scratch);
+    size_t floats = stream->cpu->kernels.attention_scratch(args) * (size_t)stream->cpu->threads;
+    TRY(grow_scratch(stream, floats * sizeof(float)));
+    stream->cpu->kernels.attention(args, half_activations(stream), stream->team, stream->scratch);
     return STATUS_OK;
 }
 
-// All cores at once, as they are when they share a matrix product.
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+struct peak {
+    const struct cpu_backend *cpu;
+    enum dot dot;
+    int64_t rounds;
+    double operations; // of one task
+};
+
+static void peak_task(void *context, int task, int thread)
+{
+    struct peak *peak = context;
+    (void)thread;
+    double operations = peak->cpu->kernels.peak(peak->dot, peak->rounds);
+    if (task == 0)
+        peak->operations = operations;
+}
+
+// All cores at once, as they are when they share a matrix product: in many tasks, so that a thread
+// that starts late does not count as a slow one.
 static enum status cpu_peak(struct stream *base, double *flops)
 {
-    const int64_t rounds = 10 * 1000 * 1000;
+    enum { TASKS = 200 };
     struct cpu_stream *stream = (struct cpu_stream *)base;
-    double operations = 0.0;
-    omp_set_num_threads(stream->threads);
-    double start = omp_get_wtime();
-#pragma omp parallel reduction(+ : operations)
-    operations += stream->kernels->peak(rounds);
-    *flops = operations / (omp_get_wtime() - start);
+    struct peak peak = {
+        .cpu = stream->cpu, .dot = dot_of(stream->cpu, WEIGHT_LINEAR), .rounds = 100 * 1000};
+    int tasks = TASKS * stream->cpu->threads;
+    int64_t start = now_ns();
+    team_run(stream->team, tasks, peak_task, &peak);
+    *flops = peak.operations * tasks / ((double)(now_ns() - start) * 1e-9);
     return STATUS_OK;
 }
 
-static enum status cpu_run(struct stream *base, int batch, int max_batch, forward_fn forward,
+static enum status cpu_run(struct stream *stream, int batch, int max_batch, forward_fn forward,
                            void *context)
 {
-    (void)max_batch;
-    omp_set_num_threads(((struct cpu_stream *)base)->threads); // of the calling thread's team
+    (void)stream, (void)max_batch;
     return forward(context, batch);
 }
 
-// Matrix products are compiled for power-of-two numbers of images.
+// The largest batch takes the most scratch.
 static enum status cpu_warm_up(struct stream *stream, int max_batch, forward_fn forward,
                                void *context)
 {
-    for (int batch = 1; batch <= max_batch; batch *= 2)
-        TRY(cpu_run(stream, batch, max_batch, forward, context));
-    return STATUS_OK;
+    return cpu_run(stream, max_batch, max_batch, forward, context);
 }
 
 static enum status cpu_sync(struct stream *stream)
@@ -203,7 +286,7 @@ static enum status cpu_sync(struct stream *stream)
 static void cpu_destroy(struct backend *backend)
 {
     struct cpu_backend *cpu = (struct cpu_backend *)backend;
-    linear_cpu_free(cpu->packer);
+    team_free(cpu->team);
     free(cpu);
 }
 
@@ -245,24 +328,39 @@ static void read_device_name(char *name, size_t size)
         fclose(file);
 }
 
+// Those that this process may run on.
+static int available_cores(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
 enum status backend_cpu_create(enum precision precision, int threads, struct backend **out)
 {
-    if (precision != PRECISION_AUTO && precision != PRECISION_FP32)
-        return status_fail(STATUS_UNSUPPORTED_DEVICE, "the CPU backend computes in fp32 only");
     struct cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu)
         return status_fail(STATUS_OUT_OF_MEMORY, "cpu: out of memory");
+    bool has_bf16;
+    cpu->kernels = best_kernels(&has_bf16);
+    if (precision == PRECISION_AUTO)
+        precision = has_bf16 ? PRECISION_BF16 : PRECISION_FP32;
+    if (precision != PRECISION_FP32 &&
+        !(has_bf16 && (precision == PRECISION_BF16 || precision == PRECISION_INT8))) {
+        free(cpu);
+        return status_fail(STATUS_UNSUPPORTED_DEVICE,
+                           "the CPU backend computes in fp32, and in bf16 and int8 where the "
+                           "processor has AVX512_BF16 and AVX512_VNNI");
+    }
     cpu->base = (struct backend){.ops = &cpu_ops,
                                  .name = "cpu",
-                                 .precision = PRECISION_FP32,
-                                 .activation_bytes = sizeof(float),
+                                 .precision = precision,
+                                 .activation_bytes = precision == PRECISION_FP32 ? 4 : 2,
                                  .workers = 1};
     read_device_name(cpu->base.device_name, sizeof cpu->base.device_name);
-    cpu->kernels = best_kernels();
-    cpu->threads = threads > 0 ? threads : omp_get_num_procs();
-    enum status status = linear_cpu_create(&cpu->packer);
+    cpu->threads = threads > 0 ? threads : available_cores();
+    enum status status = team_create(cpu->threads, &cpu->team);
     if (status != STATUS_OK) {
-        cpu_destroy(&cpu->base);
+        free(cpu);
         return status;
     }
     *out = &cpu->base;

@@ -126,11 +126,11 @@ static enum status cuda_pack(struct backend *backend, enum weight_kind kind, int
     return STATUS_OK;
 }
 
-static void cuda_round(struct backend *backend, enum weight_kind kind, float *values, size_t count)
+static void cuda_round(struct backend *backend, enum weight_kind kind, int N, int K, float *values)
 {
     if (kind == WEIGHT_VECTOR)
         return;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < size_t(N) * K; i++)
         switch (cuda(backend)->types.activation) {
         case CUDA_R_16BF:
             values[i] = __bfloat162float(__float2bfloat16_rn(values[i]));

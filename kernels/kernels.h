@@ -1,34 +1,73 @@
 #pragma once
 // Private to the CPU backend: its ops, and what one file of them knows of another.
+//
+// Activations are fp32 in fp32, and bf16 in bf16 and in int8: there the linear layers quantise what
+// comes in, row by row, for the product alone.
 
 #include "backend.h"
+#include "team.h"
+#include <stdbool.h>
 
-// oneDNN's side of the linear layers: engine, compiled primitives, scratch. One per stream; the
-// packing functions may share one among threads that take turns.
-struct linear_cpu;
+// How a matrix product multiplies: 1, 2 or 4 values of K in each 32-bit lane.
+enum dot { DOT_FP32, DOT_BF16, DOT_INT8 };
 
-enum status linear_cpu_create(struct linear_cpu **linear) CHECKED;
-void linear_cpu_free(struct linear_cpu *linear);
-enum status linear_cpu_packed_bytes(struct linear_cpu *linear, int N, int K, size_t *bytes) CHECKED;
-enum status linear_cpu_pack(struct linear_cpu *linear, int N, int K, const float *values,
-                            void *packed) CHECKED;
-enum status linear_cpu(struct linear_cpu *linear, const struct linear_args *args) CHECKED;
-
-// The ops in plain C are compiled once per instruction set (CMakeLists.txt names them); cpu.c
-// takes the best table that the processor can run.
-struct cpu_kernels {
-    void (*patches)(const struct embed_args *args);
-    void (*layernorm)(const struct layernorm_args *args);
-    void (*attention)(const struct attention_args *args, float *scratch);
-    double (*peak)(int64_t rounds); // multiply-adds on one core; returns the operations done
+// A tile of a matrix product: out[r][n] = sum over k of a[r][k] * b[k][n], up to TILE_ROWS x
+// TILE_COLUMNS of them, fp32 (DOT_INT8: int32). The sums over k run in order, whatever the shape.
+struct tile {
+    void *out;              // [rows][TILE_COLUMNS] 32-bit values
+    const void *a;          // row r starts a_stride * r bytes on; 32-bit lanes of values of k
+    const void *b;          // lanes of k; the next ones are b_stride bytes on
+    int64_t a_stride;       // in bytes
+    int64_t b_stride;       // in bytes
+    int lanes;              // of k
+    int rows, vectors;      // 1..TILE_ROWS, 1..TILE_VECTORS
+    const char *prefetch;   // what the next tiles will read, brought near meanwhile
+    int64_t prefetch_bytes; // 0 for nothing
 };
 
-// Floats of scratch that attention wants for each thread: the keys of a head, transposed, and the
-// queries, scores and sums of the four tokens in work.
-static inline size_t attention_cpu_scratch(const struct attention_args *args)
+#if defined __AVX512F__
+enum { VECTOR_BYTES = 64, TILE_VECTORS = 4 };
+#elif defined __AVX__
+enum { VECTOR_BYTES = 32, TILE_VECTORS = 2 };
+#else
+enum { VECTOR_BYTES = 16, TILE_VECTORS = 2 };
+#endif
+enum {
+    VECTOR_FLOATS = VECTOR_BYTES / 4,
+    TILE_ROWS = 6,
+    TILE_COLUMNS = TILE_VECTORS * VECTOR_FLOATS
+};
+
+// A linear layer as the CPU runs it.
+struct cpu_linear {
+    const struct linear_args *args;
+    enum dot dot; // which the weight was packed for
+    bool half;    // activations are bf16
+    int lead;     // rows of out before those of each image, left as they are
+    struct team *team;
+    void *scratch; // linear_cpu_scratch() bytes, of DOT_INT8
+};
+
+// The ops are compiled once per instruction set (CMakeLists.txt names them); cpu.c takes the best
+// table that the processor can run. half: activations are bf16.
+struct cpu_kernels {
+    void (*patches)(const struct embed_args *args, bool half, struct team *team);
+    void (*layernorm)(const struct layernorm_args *args, bool half, struct team *team);
+    void (*linear)(const struct cpu_linear *linear);
+    size_t (*packed_bytes)(enum dot dot, int N, int K);
+    // values (N, K); the packed matrix has `columns` >= K columns, zeros behind them.
+    void (*pack)(enum dot dot, int N, int K, int columns, const float *values, void *packed,
+                 struct team *team);
+    void (*attention)(const struct attention_args *args, bool half, struct team *team,
+                      float *scratch);
+    size_t (*attention_scratch)(const struct attention_args *args); // floats for each thread
+    double (*peak)(enum dot dot, int64_t rounds); // on one core; returns the operations done
+};
+
+// Bytes of scratch that a quantised linear layer wants: a scale for each row, and its input.
+static inline size_t linear_cpu_scratch(const struct linear_args *args)
 {
-    size_t T = (size_t)args->T, HS = (size_t)args->HS;
-    return HS * T + 4 * (T + 2 * HS);
+    return (size_t)args->B * (size_t)args->rows * (sizeof(float) + (size_t)args->K + 3);
 }
 
 #define CPU_KERNEL_JOIN(name, isa) name##_##isa
@@ -37,11 +76,19 @@ static inline size_t attention_cpu_scratch(const struct attention_args *args)
 
 // CPU_ISA is the suffix of the set that a file is being compiled for.
 #define CPU_KERNELS_DECLARE(isa)                                                                   \
-    void patches_cpu_##isa(const struct embed_args *args);                                         \
-    void layernorm_cpu_##isa(const struct layernorm_args *args);                                   \
-    void attention_cpu_##isa(const struct attention_args *args, float *scratch);                   \
-    double peak_cpu_##isa(int64_t rounds)
+    void tile_cpu_##isa(enum dot dot, const struct tile *tile);                                    \
+    void patches_cpu_##isa(const struct embed_args *args, bool half, struct team *team);           \
+    void layernorm_cpu_##isa(const struct layernorm_args *args, bool half, struct team *team);     \
+    void linear_cpu_##isa(const struct cpu_linear *linear);                                        \
+    size_t packed_bytes_cpu_##isa(enum dot dot, int N, int K);                                     \
+    void pack_cpu_##isa(enum dot dot, int N, int K, int columns, const float *values,              \
+                        void *packed, struct team *team);                                          \
+    void attention_cpu_##isa(const struct attention_args *args, bool half, struct team *team,      \
+                             float *scratch);                                                      \
+    size_t attention_scratch_cpu_##isa(const struct attention_args *args);                         \
+    double peak_cpu_##isa(enum dot dot, int64_t rounds)
 
 CPU_KERNELS_DECLARE(generic);
 CPU_KERNELS_DECLARE(v3);
 CPU_KERNELS_DECLARE(v4);
+CPU_KERNELS_DECLARE(v4_bf16);

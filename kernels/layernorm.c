@@ -5,9 +5,11 @@
 // pass also corrects the mean by that of the deviations, which loses no digits to a large mean.
 
 #include "kernels.h"
+#include "numeric.h"
 #include <math.h>
 
-static void layernorm_row(float *restrict out, const float *restrict x,
+// One of the outputs is NULL.
+static void layernorm_row(float *restrict out, uint16_t *restrict half_out, const float *restrict x,
                           const float *restrict weight, const float *restrict bias, int C,
                           float epsilon)
 {
@@ -24,15 +26,37 @@ static void layernorm_row(float *restrict out, const float *restrict x,
     float shift = deviations / (float)C;
     float scale = 1.0f / sqrtf(squares / (float)C - shift * shift + epsilon);
     mean += shift;
-    for (int c = 0; c < C; c++)
-        out[c] = (x[c] - mean) * scale * weight[c] + bias[c];
+    if (half_out)
+        for (int c = 0; c < C; c++)
+            half_out[c] = bf16_from_float((x[c] - mean) * scale * weight[c] + bias[c]);
+    else
+        for (int c = 0; c < C; c++)
+            out[c] = (x[c] - mean) * scale * weight[c] + bias[c];
 }
 
-void CPU_KERNEL(layernorm_cpu)(const struct layernorm_args *args)
+struct job {
+    const struct layernorm_args *args;
+    bool half;
+};
+
+enum { ROWS_PER_TASK = 16 };
+
+static void normalize_rows(void *context, int task, int thread)
 {
-    float *out = args->out;
-#pragma omp parallel for
-    for (int r = 0; r < args->rows; r++)
-        layernorm_row(out + (int64_t)r * args->C, args->x + r * args->x_stride, args->weight,
-                      args->bias, args->C, args->epsilon);
+    const struct job *job = context;
+    const struct layernorm_args *args = job->args;
+    int first = task * ROWS_PER_TASK, left = args->rows - first;
+    (void)thread;
+    for (int r = first; r < first + (left < ROWS_PER_TASK ? left : ROWS_PER_TASK); r++) {
+        int64_t at = (int64_t)r * args->C;
+        layernorm_row(job->half ? NULL : (float *)args->out + at,
+                      job->half ? (uint16_t *)args->out + at : NULL, args->x + r * args->x_stride,
+                      args->weight, args->bias, args->C, args->epsilon);
+    }
+}
+
+void CPU_KERNEL(layernorm_cpu)(const struct layernorm_args *args, bool half, struct team *team)
+{
+    team_run(team, (args->rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK, normalize_rows,
+             &(struct job){args, half});
 }

@@ -1,289 +1,249 @@
-// out = in . weight^T + bias, then GELU, or added to what out holds. The only door to oneDNN.
+// out = in . weight^T + bias, then GELU, or added to what out holds.
 //
-// A weight (N, K) is packed once into the blocked layout that the library prefers, the same for
-// every number of rows. A primitive is compiled for a fixed number of rows, so a batch is cut into
-// power-of-two runs of images: a dozen primitives per layer shape serve every batch size, all made
-// while the server warms up. The sums over K run in the same order whatever the number of rows, so
-// an image's result does not depend on what shares its batch.
+// A weight (N, K) is packed into panels of TILE_COLUMNS columns. A panel holds one 32-bit lane of
+// values of K after the other, for all its columns (tile.c); in int8 the columns' scales and
+// corrections follow. A task is a panel and some of the rows: each panel is read from memory once,
+// by one thread, stays in its second-level cache while the rows pass by, and meanwhile the thread's
+// next panel is fetched, so that a pass over the weights hides behind the arithmetic. Threads take
+// tasks as they come free, so one that is held up does not hold up the rest.
+//
+// In int8 the weight has a scale for each column, the input one for each row. vpdpbusd wants one of
+// its factors unsigned: the input is stored with 128 added, and the correction, 128 times the sum
+// of the column, taken off again.
 
 #include "kernels.h"
-#include <dnnl.h>
-#include <stdbool.h>
-#include <stdlib.h>
+#include "numeric.h"
 #include <string.h>
 
-#if DNNL_VERSION_MAJOR != 2
-#error "written for the C API of oneDNN 2.x, which 3.x changed"
-#endif
+enum { INT8_OFFSET = 128 };
 
-// What a primitive is compiled for.
-struct plan_key {
-    int64_t out_stride;
-    int kind, M, N, K;
-};
-
-struct plan {
-    struct plan_key key;
-    dnnl_primitive_t primitive;
-    dnnl_memory_t in, weight, bias, out, scratch;
-};
-
-struct linear_cpu {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-    struct plan *plans;
-    size_t n_plans;
-    void *scratch; // shared by all plans: they run one after another
-    size_t scratch_bytes;
-};
-
-static enum status dnnl_failed(dnnl_status_t code, const char *call)
+static int values_per_lane(enum dot dot)
 {
-    return code == dnnl_out_of_memory
-               ? status_fail(STATUS_OUT_OF_MEMORY, "oneDNN: out of memory in %s", call)
-               : status_fail(STATUS_DEVICE_FAILED, "oneDNN: %s failed (status %d)", call, code);
+    return dot == DOT_INT8 ? 4 : dot == DOT_BF16 ? 2 : 1;
 }
 
-#define TRY_DNNL(call)                                                                             \
-    do {                                                                                           \
-        dnnl_status_t code_ = (call);                                                              \
-        if (code_ != dnnl_success)                                                                 \
-            return dnnl_failed(code_, #call);                                                      \
-    } while (0)
-
-enum status linear_cpu_create(struct linear_cpu **linear)
+static int lanes_of(enum dot dot, int K)
 {
-    struct linear_cpu *l = *linear = calloc(1, sizeof *l);
-    if (!l)
-        return status_fail(STATUS_OUT_OF_MEMORY, "linear layers: out of memory");
-    TRY_DNNL(dnnl_engine_create(&l->engine, dnnl_cpu, 0));
-    TRY_DNNL(dnnl_stream_create(&l->stream, l->engine, dnnl_stream_default_flags));
-    return STATUS_OK;
+    return (K + values_per_lane(dot) - 1) / values_per_lane(dot);
 }
 
-static void plan_release(struct plan *plan)
+static int panels_of(int N)
 {
-    dnnl_memory_t memories[] = {plan->in, plan->weight, plan->bias, plan->out, plan->scratch};
-    for (size_t i = 0; i < sizeof memories / sizeof *memories; i++)
-        dnnl_memory_destroy(memories[i]);
-    dnnl_primitive_destroy(plan->primitive);
+    return (N + TILE_COLUMNS - 1) / TILE_COLUMNS;
 }
 
-void linear_cpu_free(struct linear_cpu *l)
+static int64_t panel_bytes(enum dot dot, int K)
 {
-    if (!l)
-        return;
-    for (size_t i = 0; i < l->n_plans; i++)
-        plan_release(&l->plans[i]);
-    free(l->plans);
-    free(l->scratch);
-    dnnl_stream_destroy(l->stream);
-    dnnl_engine_destroy(l->engine);
-    free(l);
+    int64_t lanes = lanes_of(dot, K) + (dot == DOT_INT8 ? 2 : 0); // corrections, scales
+    return lanes * TILE_COLUMNS * 4;
 }
 
-static enum status matrix(dnnl_memory_desc_t *desc, int64_t rows, int64_t columns, int64_t stride)
+size_t CPU_KERNEL(packed_bytes_cpu)(enum dot dot, int N, int K)
 {
-    TRY_DNNL(dnnl_memory_desc_init_by_strides(desc, 2, (dnnl_dims_t){rows, columns}, dnnl_f32,
-                                              (dnnl_dims_t){stride, 1}));
-    return STATUS_OK;
+    return (size_t)panel_bytes(dot, K) * (size_t)panels_of(N);
 }
 
-// The primitive's description for `key`; with `weight` of format "any" the library chooses it.
-static enum status describe(struct linear_cpu *l, const struct plan_key *key,
-                            const dnnl_memory_desc_t *weight, dnnl_primitive_desc_t *out)
+static void pack_int8(int K, const float *values, int8_t *panel, int column, int lanes)
 {
-    dnnl_memory_desc_t in, bias, result;
-    TRY(matrix(&in, key->M, key->K, key->K));
-    TRY(matrix(&bias, 1, key->N, key->N));
-    TRY(matrix(&result, key->M, key->N, key->out_stride));
-    dnnl_matmul_desc_t matmul;
-    TRY_DNNL(dnnl_matmul_desc_init(&matmul, &in, weight, &bias, &result));
-
-    dnnl_post_ops_t post_ops = NULL;
-    dnnl_primitive_attr_t attr = NULL;
-    dnnl_status_t code = dnnl_post_ops_create(&post_ops);
-    if (code == dnnl_success && key->kind == LINEAR_GELU)
-        code = dnnl_post_ops_append_eltwise(post_ops, 1.0f, dnnl_eltwise_gelu_erf, 0.0f, 0.0f);
-    if (code == dnnl_success && key->kind == LINEAR_RESIDUAL)
-        code = dnnl_post_ops_append_sum(post_ops, 1.0f);
-    if (code == dnnl_success)
-        code = dnnl_primitive_attr_create(&attr);
-    if (code == dnnl_success)
-        code = dnnl_primitive_attr_set_post_ops(attr, post_ops);
-    if (code == dnnl_success)
-        code = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
-    if (code == dnnl_success)
-        code = dnnl_primitive_desc_create(out, &matmul, attr, l->engine, NULL);
-    dnnl_primitive_attr_destroy(attr);
-    dnnl_post_ops_destroy(post_ops);
-    return code == dnnl_success ? STATUS_OK : dnnl_failed(code, "describing a matrix product");
-}
-
-// The layout of a packed weight (N, K): what the library picks for a typical number of rows.
-static enum status packed_layout(struct linear_cpu *l, int N, int K, dnnl_memory_desc_t *layout)
-{
-    dnnl_memory_desc_t any;
-    TRY_DNNL(
-        dnnl_memory_desc_init_by_tag(&any, 2, (dnnl_dims_t){K, N}, dnnl_f32, dnnl_format_tag_any));
-    struct plan_key key = {.kind = LINEAR_BIAS, .M = 64, .N = N, .K = K, .out_stride = N};
-    dnnl_primitive_desc_t desc;
-    TRY(describe(l, &key, &any, &desc));
-    *layout = *dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0);
-    TRY_DNNL(dnnl_primitive_desc_destroy(desc));
-    return STATUS_OK;
-}
-
-enum status linear_cpu_packed_bytes(struct linear_cpu *l, int N, int K, size_t *bytes)
-{
-    dnnl_memory_desc_t layout;
-    TRY(packed_layout(l, N, K, &layout));
-    *bytes = dnnl_memory_desc_get_size(&layout);
-    return STATUS_OK;
-}
-
-enum status linear_cpu_pack(struct linear_cpu *l, int N, int K, const float *values, void *packed)
-{
-    dnnl_memory_desc_t plain, layout;
-    TRY_DNNL(dnnl_memory_desc_init_by_tag(&plain, 2, (dnnl_dims_t){K, N}, dnnl_f32, dnnl_ba));
-    TRY(packed_layout(l, N, K, &layout));
-
-    dnnl_memory_t from = NULL, to = NULL;
-    dnnl_primitive_desc_t desc = NULL;
-    dnnl_primitive_t reorder = NULL;
-    dnnl_status_t code = dnnl_memory_create(&from, &plain, l->engine, (void *)(uintptr_t)values);
-    if (code == dnnl_success)
-        code = dnnl_memory_create(&to, &layout, l->engine, packed);
-    if (code == dnnl_success)
-        code =
-            dnnl_reorder_primitive_desc_create(&desc, &plain, l->engine, &layout, l->engine, NULL);
-    if (code == dnnl_success)
-        code = dnnl_primitive_create(&reorder, desc);
-    if (code == dnnl_success)
-        code = dnnl_primitive_execute(
-            reorder, l->stream, 2, (dnnl_exec_arg_t[]){{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
-    if (code == dnnl_success)
-        code = dnnl_stream_wait(l->stream);
-    dnnl_primitive_destroy(reorder);
-    dnnl_primitive_desc_destroy(desc);
-    dnnl_memory_destroy(to);
-    dnnl_memory_destroy(from);
-    return code == dnnl_success ? STATUS_OK : dnnl_failed(code, "packing a weight");
-}
-
-static enum status grow_scratch(struct linear_cpu *l, size_t bytes)
-{
-    if (bytes <= l->scratch_bytes)
-        return STATUS_OK;
-    free(l->scratch);
-    l->scratch_bytes = (bytes + 63) & ~(size_t)63;
-    l->scratch = aligned_alloc(64, l->scratch_bytes);
-    if (l->scratch)
-        return STATUS_OK;
-    l->scratch_bytes = 0;
-    return status_fail(STATUS_OUT_OF_MEMORY, "linear layers: no memory for %zu bytes", bytes);
-}
-
-static enum status attach(struct linear_cpu *l, dnnl_primitive_desc_t desc, dnnl_query_t what,
-                          int index, dnnl_memory_t *memory)
-{
-    const dnnl_memory_desc_t *layout = dnnl_primitive_desc_query_md(desc, what, index);
-    TRY_DNNL(dnnl_memory_create(memory, layout, l->engine, DNNL_MEMORY_NONE));
-    return STATUS_OK;
-}
-
-static enum status compile(struct linear_cpu *l, dnnl_primitive_desc_t desc, struct plan *plan)
-{
-    TRY_DNNL(dnnl_primitive_create(&plan->primitive, desc));
-    TRY(attach(l, desc, dnnl_query_src_md, 0, &plan->in));
-    TRY(attach(l, desc, dnnl_query_weights_md, 0, &plan->weight));
-    TRY(attach(l, desc, dnnl_query_weights_md, 1, &plan->bias));
-    TRY(attach(l, desc, dnnl_query_dst_md, 0, &plan->out));
-    TRY(attach(l, desc, dnnl_query_scratchpad_md, 0, &plan->scratch));
-    return grow_scratch(l, dnnl_memory_desc_get_size(
-                               dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0)));
-}
-
-static enum status plan_create(struct linear_cpu *l, const struct plan_key *key,
-                               struct plan **created)
-{
-    struct plan *plans = realloc(l->plans, sizeof *plans * (l->n_plans + 1));
-    if (!plans)
-        return status_fail(STATUS_OUT_OF_MEMORY, "linear layers: out of memory");
-    l->plans = plans;
-    struct plan *plan = &plans[l->n_plans];
-    *plan = (struct plan){.key = *key};
-
-    dnnl_memory_desc_t weight;
-    dnnl_primitive_desc_t desc;
-    TRY(packed_layout(l, key->N, key->K, &weight));
-    TRY(describe(l, key, &weight, &desc));
-    enum status status = compile(l, desc, plan);
-    dnnl_primitive_desc_destroy(desc);
-    if (status != STATUS_OK) {
-        plan_release(plan);
-        return status;
+    int32_t sum = 0;
+    int32_t *corrections = (int32_t *)(void *)panel + (int64_t)lanes * TILE_COLUMNS;
+    float *scales = (float *)(corrections + TILE_COLUMNS);
+    float scale = quantization_scale(values, K), inverse = quantization_inverse(scale);
+    for (int k = 0; k < K; k++) {
+        int value = quantize(values[k], inverse);
+        panel[((int64_t)(k / 4) * TILE_COLUMNS + column) * 4 + k % 4] = (int8_t)value;
+        sum += value;
     }
-    l->n_plans++;
-    *created = plan;
-    return STATUS_OK;
+    corrections[column] = INT8_OFFSET * sum;
+    scales[column] = scale;
 }
 
-static bool same_key(const struct plan_key *a, const struct plan_key *b)
+static void pack_column(enum dot dot, int K, const float *values, void *panel, int column)
 {
-    return a->kind == b->kind && a->M == b->M && a->N == b->N && a->K == b->K &&
-           a->out_stride == b->out_stride;
+    float *floats = panel;
+    uint16_t *halves = panel;
+    if (dot == DOT_INT8)
+        pack_int8(K, values, panel, column, lanes_of(dot, K));
+    else if (dot == DOT_BF16)
+        for (int k = 0; k < K; k++)
+            halves[((int64_t)(k / 2) * TILE_COLUMNS + column) * 2 + k % 2] =
+                bf16_from_float(values[k]);
+    else
+        for (int64_t k = 0; k < K; k++)
+            floats[k * TILE_COLUMNS + column] = values[k];
 }
 
-static enum status plan_find(struct linear_cpu *l, const struct plan_key *key, struct plan **plan)
+struct packing {
+    enum dot dot;
+    int N, K, columns;
+    const float *values;
+    void *packed;
+};
+
+static void pack_panel(void *context, int p, int thread)
 {
-    for (size_t i = 0; i < l->n_plans; i++)
-        if (same_key(&l->plans[i].key, key)) {
-            *plan = &l->plans[i];
-            return STATUS_OK;
-        }
-    return plan_create(l, key, plan);
+    const struct packing *job = context;
+    int64_t bytes = panel_bytes(job->dot, job->columns);
+    char *panel = (char *)job->packed + bytes * p;
+    (void)thread;
+    memset(panel, 0, (size_t)bytes);
+    for (int n = p * TILE_COLUMNS; n < job->N && n < (p + 1) * TILE_COLUMNS; n++)
+        pack_column(job->dot, job->K, job->values + (int64_t)n * job->K, panel, n % TILE_COLUMNS);
 }
 
-static enum status run_images(struct linear_cpu *l, const struct linear_args *args, int first,
-                              int count)
+void CPU_KERNEL(pack_cpu)(enum dot dot, int N, int K, int columns, const float *values,
+                          void *packed, struct team *team)
 {
-    struct plan_key key = {.kind = (int)args->kind,
-                           .M = count * args->rows,
-                           .N = args->N,
-                           .K = args->K,
-                           .out_stride = args->out_stride};
-    struct plan *plan = NULL;
-    TRY(plan_find(l, &key, &plan));
-
-    int64_t row = (int64_t)first * args->rows;
-    float *in = (float *)(uintptr_t)args->in + row * args->K;
-    float *out = (float *)args->out + row * args->out_stride;
-    TRY_DNNL(dnnl_memory_set_data_handle(plan->in, in));
-    TRY_DNNL(dnnl_memory_set_data_handle(plan->weight, (void *)(uintptr_t)args->weight));
-    TRY_DNNL(dnnl_memory_set_data_handle(plan->bias, (void *)(uintptr_t)args->bias));
-    TRY_DNNL(dnnl_memory_set_data_handle(plan->out, out));
-    TRY_DNNL(dnnl_memory_set_data_handle(plan->scratch, l->scratch));
-    dnnl_exec_arg_t exec_args[] = {{DNNL_ARG_SRC, plan->in},
-                                   {DNNL_ARG_WEIGHTS, plan->weight},
-                                   {DNNL_ARG_BIAS, plan->bias},
-                                   {DNNL_ARG_DST, plan->out},
-                                   {DNNL_ARG_SCRATCHPAD, plan->scratch}};
-    TRY_DNNL(dnnl_primitive_execute(plan->primitive, l->stream, 5, exec_args));
-    return STATUS_OK;
+    team_run(team, panels_of(N), pack_panel, &(struct packing){dot, N, K, columns, values, packed});
 }
 
-enum status linear_cpu(struct linear_cpu *l, const struct linear_args *args)
-{
-    // Above this many rows a larger product is no faster, it only has more primitives to compile.
-    enum { ENOUGH_ROWS = 2048 };
+// The product in work, its input as the tiles take it.
+struct product {
+    const struct cpu_linear *linear;
+    const struct linear_args *args;
+    const char *in;     // (M, K)
+    int64_t in_stride;  // in bytes
+    float *scales;      // (M), of a quantised input
+    uint8_t *quantized; // (M, K), that input
+    int M, lanes;
+    int step, parts; // rows of a task, tasks of a panel
+};
 
-    for (int first = 0; first < args->B;) {
-        int count = 1;
-        while (first + 2 * count <= args->B && count * args->rows < ENOUGH_ROWS)
-            count *= 2;
-        TRY(run_images(l, args, first, count));
-        first += count;
+enum { CHUNK = 256 };
+
+static float row_scale(const uint16_t *in, int K)
+{
+    float values[CHUNK], scale = 0.0f;
+    for (int k = 0; k < K; k += CHUNK) {
+        int count = K - k < CHUNK ? K - k : CHUNK;
+        activations_load(values, in + k, count, true);
+        float chunk = quantization_scale(values, count);
+        scale = chunk > scale || chunk != chunk ? chunk : scale;
     }
-    return STATUS_OK;
+    return scale;
+}
+
+// A row of bf16 -> bytes with INT8_OFFSET added; K is padded to whole lanes, where the weight is 0.
+static void quantize_row(uint8_t *restrict out, const uint16_t *restrict in, int K, float scale)
+{
+    float inverse = quantization_inverse(scale);
+    for (int k = 0; k < K; k++)
+        out[k] = (uint8_t)(quantize(bf16_to_float(in[k]), inverse) + INT8_OFFSET);
+    for (int k = K; k % 4 != 0; k++)
+        out[k] = INT8_OFFSET;
+}
+
+// The panel's columns of one row: adds the bias, does what the kind of layer asks for, stores.
+static void finish_row(const struct product *p, int row, int column, const char *panel,
+                       const void *sums)
+{
+    const struct linear_args *args = p->args;
+    int count = args->N - column < TILE_COLUMNS ? args->N - column : TILE_COLUMNS;
+    float values[TILE_COLUMNS] = {0};
+    if (p->linear->dot == DOT_INT8) {
+        const int32_t *whole = sums, *corrections = (const int32_t *)(const void *)panel;
+        corrections += (int64_t)p->lanes * TILE_COLUMNS;
+        const float *scales = (const float *)(corrections + TILE_COLUMNS);
+        for (int n = 0; n < TILE_COLUMNS; n++)
+            values[n] = (float)(whole[n] - corrections[n]) * (scales[n] * p->scales[row]);
+    } else {
+        memcpy(values, sums, sizeof values);
+    }
+    for (int n = 0; n < count; n++)
+        values[n] += args->bias[column + n];
+
+    int64_t out_row = row + (int64_t)(row / args->rows + 1) * p->linear->lead;
+    int64_t at = out_row * args->out_stride + column;
+    float *out = (float *)args->out + at;
+    if (args->kind == LINEAR_GELU)
+        for (int n = 0; n < TILE_COLUMNS; n++)
+            values[n] = gelu(values[n]);
+    if (args->kind == LINEAR_RESIDUAL)
+        for (int n = 0; n < count; n++)
+            out[n] += values[n];
+    else if (args->kind == LINEAR_LOGITS || !p->linear->half)
+        memcpy(out, values, sizeof *out * (size_t)count);
+    else
+        activations_store((uint16_t *)args->out + at, values, count, true);
+}
+
+// Rows first..last - 1 of the panel's columns.
+static void multiply_rows(const struct product *p, int panel_index, int first, int last)
+{
+    enum { MAX_PREFETCH = 16384 }; // more at once would only wait in line
+    enum dot dot = p->linear->dot;
+    int column = panel_index * TILE_COLUMNS, left = p->args->N - column;
+    int vectors = (left + VECTOR_FLOATS - 1) / VECTOR_FLOATS;
+    int64_t bytes = panel_bytes(dot, p->args->K);
+    const char *panel = (const char *)p->args->weight + bytes * panel_index;
+    // Behind the last panel the next layer's weight begins: vit_weights.c lays them out in order.
+    const char *next = panel + bytes * team_threads(p->linear->team);
+    int64_t share = bytes / ((last - first + TILE_ROWS - 1) / TILE_ROWS) + 64;
+    int32_t sums[TILE_ROWS][TILE_COLUMNS];
+    for (int row = first; row < last; row += TILE_ROWS, next += share) {
+        int rows = last - row < TILE_ROWS ? last - row : TILE_ROWS;
+        CPU_KERNEL(tile_cpu)
+        (dot, &(struct tile){.out = sums,
+                             .a = p->in + p->in_stride * row,
+                             .b = panel,
+                             .a_stride = p->in_stride,
+                             .b_stride = TILE_COLUMNS * 4,
+                             .lanes = p->lanes,
+                             .rows = rows,
+                             .vectors = vectors < TILE_VECTORS ? vectors : TILE_VECTORS,
+                             .prefetch = next,
+                             .prefetch_bytes = share <= MAX_PREFETCH ? share : 0});
+        for (int r = 0; r < rows; r++)
+            finish_row(p, row + r, column, panel, sums[r]);
+    }
+}
+
+// Rows of a task: all of them, unless that leaves too few tasks for the threads.
+static int rows_per_task(int M, int panels, int threads)
+{
+    int parts = panels < 4 * threads ? (4 * threads + panels - 1) / panels : 1;
+    int tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
+    return (tiles + parts - 1) / parts * TILE_ROWS;
+}
+
+static void multiply_task(void *context, int task, int thread)
+{
+    const struct product *p = context;
+    int first = task % p->parts * p->step, last = first + p->step;
+    (void)thread;
+    multiply_rows(p, task / p->parts, first, last < p->M ? last : p->M);
+}
+
+enum { QUANTIZED_ROWS = 8 }; // of a task
+
+static void quantize_task(void *context, int task, int thread)
+{
+    const struct product *p = context;
+    int K = p->args->K, first = task * QUANTIZED_ROWS, left = p->M - first;
+    (void)thread;
+    for (int row = first; row < first + (left < QUANTIZED_ROWS ? left : QUANTIZED_ROWS); row++) {
+        const uint16_t *in = (const uint16_t *)p->args->in + (int64_t)row * K;
+        p->scales[row] = row_scale(in, K);
+        quantize_row(p->quantized + row * p->in_stride, in, K, p->scales[row]);
+    }
+}
+
+void CPU_KERNEL(linear_cpu)(const struct cpu_linear *linear)
+{
+    const struct linear_args *args = linear->args;
+    struct product p = {.linear = linear, .args = args, .in = args->in};
+    p.M = args->B * args->rows;
+    p.lanes = lanes_of(linear->dot, args->K);
+    p.in_stride = args->K * (int64_t)(linear->half ? 2 : 4);
+    if (linear->dot == DOT_INT8) {
+        p.scales = linear->scratch;
+        p.quantized = (uint8_t *)(p.scales + p.M);
+        p.in = (const char *)p.quantized;
+        p.in_stride = p.lanes * (int64_t)4;
+        team_run(linear->team, (p.M + QUANTIZED_ROWS - 1) / QUANTIZED_ROWS, quantize_task, &p);
+    }
+    int panels = panels_of(args->N);
+    p.step = rows_per_task(p.M, panels, team_threads(linear->team));
+    p.parts = (p.M + p.step - 1) / p.step;
+    team_run(linear->team, panels * p.parts, multiply_task, &p);
 }

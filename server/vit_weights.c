@@ -1,4 +1,5 @@
 #include "vit_weights.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@ enum dim { END, ONE, RGB, P, T, C, C3, M, K };
 enum role {
     VECTOR,
     MATRIX,
+    HEAD,
     PATCH_WEIGHT,
     PATCH_BIAS,
 };
@@ -55,7 +57,7 @@ static const struct weight_row layer_rows[] = {
 static const struct weight_row last_rows[] = {
     {"encoder.ln.weight", VECTOR, offsetof(struct vit_weights, ln_weight), {C}},
     {"encoder.ln.bias", VECTOR, offsetof(struct vit_weights, ln_bias), {C}},
-    {"heads.head.weight", MATRIX, offsetof(struct vit_weights, head_weight), {K, C}},
+    {"heads.head.weight", HEAD, offsetof(struct vit_weights, head_weight), {K, C}},
     {"heads.head.bias", VECTOR, offsetof(struct vit_weights, head_bias), {K}},
 };
 
@@ -153,13 +155,19 @@ struct loader {
 // Rows and columns of the matrix that the tensor is packed as.
 static void packed_shape(const struct tensor_info *info, enum role role, int *rows, int *columns)
 {
-    *rows = role == MATRIX || role == PATCH_WEIGHT ? (int)info->shape[0] : (int)tensor_count(info);
+    bool vector = role == VECTOR || role == PATCH_BIAS;
+    *rows = vector ? (int)tensor_count(info) : (int)info->shape[0];
     *columns = (int)(tensor_count(info) / *rows);
 }
 
 static enum weight_kind packed_kind(enum role role)
 {
-    return role == MATRIX ? WEIGHT_LINEAR : role == PATCH_WEIGHT ? WEIGHT_PATCH : WEIGHT_VECTOR;
+    static const enum weight_kind kinds[] = {[VECTOR] = WEIGHT_VECTOR,
+                                             [PATCH_BIAS] = WEIGHT_VECTOR,
+                                             [MATRIX] = WEIGHT_LINEAR,
+                                             [HEAD] = WEIGHT_HEAD,
+                                             [PATCH_WEIGHT] = WEIGHT_PATCH};
+    return kinds[role];
 }
 
 static enum status plan_memory(struct loader *l)
@@ -197,7 +205,7 @@ static void fold_patch_weight(struct loader *l)
                 l->folded[(c * area + i) * 3 + rgb] =
                     (float)(l->values[(c * 3 + rgb) * area + i] / (255.0 * l->recipe->std[rgb]));
     struct backend *backend = l->weights->backend;
-    backend->ops->round(backend, WEIGHT_PATCH, l->folded, (size_t)(d->C * area * 3));
+    backend->ops->round(backend, WEIGHT_PATCH, d->C, (int)area * 3, l->folded);
     for (int64_t c = 0; c < d->C; c++) {
         double shift = 0.0;
         for (int64_t i = 0; i < area * 3; i++)

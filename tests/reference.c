@@ -1,5 +1,6 @@
 #include "reference.h"
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,26 +61,32 @@ static float fp16_decode(uint16_t bits)
     return bits & 0x8000 ? -magnitude : magnitude;
 }
 
+static bool in_half(enum precision precision)
+{
+    return precision == PRECISION_BF16 || precision == PRECISION_FP16 ||
+           precision == PRECISION_INT8;
+}
+
 void activations_encode(enum precision precision, const float *values, size_t count, void *out)
 {
     uint16_t *halves = out;
-    if (precision != PRECISION_BF16 && precision != PRECISION_FP16)
+    if (!in_half(precision))
         memcpy(out, values, count * sizeof *values);
     else
         for (size_t i = 0; i < count; i++)
             halves[i] =
-                precision == PRECISION_BF16 ? bf16_encode(values[i]) : fp16_encode(values[i]);
+                precision == PRECISION_FP16 ? fp16_encode(values[i]) : bf16_encode(values[i]);
 }
 
 void activations_decode(enum precision precision, const void *in, size_t count, float *values)
 {
     const uint16_t *halves = in;
-    if (precision != PRECISION_BF16 && precision != PRECISION_FP16)
+    if (!in_half(precision))
         memcpy(values, in, count * sizeof *values);
     else
         for (size_t i = 0; i < count; i++)
-            values[i] = precision == PRECISION_BF16 ? float_of((uint32_t)halves[i] << 16)
-                                                    : fp16_decode(halves[i]);
+            values[i] = precision == PRECISION_FP16 ? fp16_decode(halves[i])
+                                                    : float_of((uint32_t)halves[i] << 16);
 }
 
 float activation_round(enum precision precision, float value)
@@ -88,6 +95,16 @@ float activation_round(enum precision precision, float value)
     activations_encode(precision, &value, 1, &storage);
     activations_decode(precision, &storage, 1, &value);
     return value;
+}
+
+void quantize_row(double *values, int K)
+{
+    double largest = 0.0;
+    for (int k = 0; k < K; k++)
+        largest = fmax(largest, fabs(values[k]));
+    float scale = (float)largest / 127.0f, inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    for (int k = 0; k < K; k++)
+        values[k] = (double)scale * rint((double)((float)values[k] * inverse));
 }
 
 static double in_bf16(double value)
@@ -102,7 +119,7 @@ static double in_fp16(double value)
 
 rounding in_activations(enum precision precision)
 {
-    return precision == PRECISION_BF16 ? in_bf16 : precision == PRECISION_FP16 ? in_fp16 : in_float;
+    return precision == PRECISION_FP16 ? in_fp16 : in_half(precision) ? in_bf16 : in_float;
 }
 
 void reference_embed(double *x, const uint8_t *pixels, const double *weight, const double *bias,

@@ -15,6 +15,9 @@ float activation_round(enum precision precision, float value);
 void activations_encode(enum precision precision, const float *values, size_t count, void *out);
 void activations_decode(enum precision precision, const void *in, size_t count, float *values);
 
+// The K values of a row as int8 products take them: whole numbers from -127 to 127 times a scale.
+void quantize_row(double *values, int K);
+
 // All tensors double, dense, shaped as in backend.h; patch weight (C, P*P*3) row-major.
 void reference_embed(double *x, const uint8_t *pixels, const double *weight, const double *bias,
                      const double *class_token, const double *position, int B, int S, int P, int C,

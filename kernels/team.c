@@ -1,0 +1,155 @@
+// DESIGN. `work` holds the job's number and how many of its tasks are not taken yet, in one word:
+// who takes a task by compare-and-exchange knows that the job is still the current one, and it
+// stays so until that task is done, so its fields can be read. Threads without work look at `work`
+// for a while, giving way to others, and then sleep on a condition. A sleeper counts itself in
+// `sleepers` before it looks at `work` a last time, the caller writes `work` before it looks at
+// `sleepers`: one of them sees the other.
+
+#include "team.h"
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LOOKS_BEFORE_YIELD = 64, YIELDS_BEFORE_SLEEP = 200 };
+
+struct team {
+    _Atomic uint64_t work; // job number << 32 | tasks not taken
+    atomic_int unfinished; // tasks
+    team_task_fn task;
+    void *context;
+    int count;
+
+    atomic_int sleepers;
+    pthread_mutex_t mutex; // guards the sleep, and stopping
+    pthread_cond_t wake;
+    atomic_bool stopping;
+
+    int threads; // the caller's included
+    struct member {
+        struct team *team;
+        pthread_t thread;
+        int index;
+    } members[];
+};
+
+static void relax(int looks)
+{
+    if (looks % LOOKS_BEFORE_YIELD != 0) {
+#if defined __x86_64__
+        __builtin_ia32_pause();
+#endif
+    } else {
+        sched_yield();
+    }
+}
+
+// Takes and runs one task; false where there is none.
+static bool run_one(struct team *team, int thread)
+{
+    uint64_t work = atomic_load_explicit(&team->work, memory_order_relaxed);
+    do {
+        if ((uint32_t)work == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&team->work, &work, work - 1,
+                                                    memory_order_acquire, memory_order_relaxed));
+    team->task(team->context, team->count - (int)(uint32_t)work, thread);
+    atomic_fetch_sub_explicit(&team->unfinished, 1, memory_order_release);
+    return true;
+}
+
+static bool has_work(struct team *team)
+{
+    return (uint32_t)atomic_load(&team->work) != 0;
+}
+
+static void sleep_until_work(struct team *team)
+{
+    pthread_mutex_lock(&team->mutex);
+    atomic_fetch_add(&team->sleepers, 1);
+    while (!has_work(team) && !atomic_load(&team->stopping))
+        pthread_cond_wait(&team->wake, &team->mutex);
+    atomic_fetch_sub(&team->sleepers, 1);
+    pthread_mutex_unlock(&team->mutex);
+}
+
+static void *member_main(void *argument)
+{
+    struct member *member = argument;
+    struct team *team = member->team;
+    while (!atomic_load(&team->stopping)) {
+        int looks = 0;
+        while (!run_one(team, member->index) && ++looks < LOOKS_BEFORE_YIELD * YIELDS_BEFORE_SLEEP)
+            relax(looks);
+        if (looks == LOOKS_BEFORE_YIELD * YIELDS_BEFORE_SLEEP)
+            sleep_until_work(team);
+    }
+    return NULL;
+}
+
+static void wake_all(struct team *team)
+{
+    pthread_mutex_lock(&team->mutex);
+    pthread_cond_broadcast(&team->wake);
+    pthread_mutex_unlock(&team->mutex);
+}
+
+void team_run(struct team *team, int count, team_task_fn task, void *context)
+{
+    if (count <= 0)
+        return;
+    team->task = task;
+    team->context = context;
+    team->count = count;
+    atomic_store(&team->unfinished, count);
+    uint64_t job = (atomic_load_explicit(&team->work, memory_order_relaxed) >> 32) + 1;
+    atomic_store(&team->work, job << 32 | (uint32_t)count);
+    if (count > 1 && atomic_load(&team->sleepers) > 0)
+        wake_all(team);
+    while (run_one(team, 0))
+        ;
+    for (int looks = 1; atomic_load_explicit(&team->unfinished, memory_order_acquire) > 0; looks++)
+        relax(looks);
+}
+
+enum status team_create(int threads, struct team **out)
+{
+    struct team *team = calloc(1, sizeof *team + sizeof *team->members * (size_t)threads);
+    if (!team)
+        return status_fail(STATUS_OUT_OF_MEMORY, "cpu: no memory for %d threads", threads);
+    pthread_mutex_init(&team->mutex, NULL);
+    pthread_cond_init(&team->wake, NULL);
+    for (team->threads = 1; team->threads < threads; team->threads++) {
+        struct member *member = &team->members[team->threads];
+        *member = (struct member){.team = team, .index = team->threads};
+        int error = pthread_create(&member->thread, NULL, member_main, member);
+        if (error) {
+            team_free(team);
+            return status_fail(STATUS_OUT_OF_MEMORY, "cpu: thread %d of %d: %s", member->index + 1,
+                               threads, strerror(error));
+        }
+    }
+    *out = team;
+    return STATUS_OK;
+}
+
+void team_free(struct team *team)
+{
+    if (!team)
+        return;
+    atomic_store(&team->stopping, true);
+    wake_all(team);
+    for (int i = 1; i < team->threads; i++)
+        pthread_join(team->members[i].thread, NULL);
+    pthread_cond_destroy(&team->wake);
+    pthread_mutex_destroy(&team->mutex);
+    free(team);
+}
+
+int team_threads(const struct team *team)
+{
+    return team->threads;
+}

@@ -1,0 +1,102 @@
+// A tile of a matrix product: the one place where the CPU backend multiplies.
+//
+//   out[r][n] = sum over k of a[r][k] * b[k][n]
+//
+// Each 32-bit lane of a vector of b belongs to one column n and holds one value of k in fp32, two
+// in bf16 (vdpbf16ps) or four in int8 (vpdpbusd: a is unsigned). Every step loads the vectors of b
+// once, broadcasts the lane of k of each row of a, and multiplies all with all: 6 rows x 4 vectors
+// keep 24 sums in the 32 registers of AVX-512, enough to hide the latency of a multiply-add, and
+// read b at a pace that the second-level cache sustains. Smaller shapes are the same code with
+// other constants, so the sum of a column runs in the same order in each.
+
+#include "kernels.h"
+#include <string.h>
+#if defined __AVX512BF16__ && defined __AVX512VNNI__
+#include <immintrin.h>
+#endif
+
+typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t lanes __attribute__((vector_size(VECTOR_BYTES)));
+
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE vector multiply_add(enum dot dot, vector sum, lanes a, lanes b)
+{
+#if defined __AVX512BF16__ && defined __AVX512VNNI__
+    if (dot == DOT_BF16)
+        return (vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(__m512i)b, (__m512bh)(__m512i)a);
+    if (dot == DOT_INT8)
+        return (vector)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#endif
+    (void)dot;
+    return sum + (vector)a * (vector)b;
+}
+
+ALWAYS_INLINE void multiply(enum dot dot, int rows, int vectors, const struct tile *tile)
+{
+    vector sums[TILE_ROWS][TILE_VECTORS] = {{{0}}};
+    const char *a = tile->a, *b = tile->b;
+    for (int k = 0; k < tile->lanes; k++, a += 4, b += tile->b_stride) {
+        lanes columns[TILE_VECTORS];
+        UNROLL
+        for (int v = 0; v < vectors; v++)
+            memcpy(&columns[v], b + v * VECTOR_BYTES, VECTOR_BYTES);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            int32_t value;
+            memcpy(&value, a + r * tile->a_stride, 4);
+            lanes row = (lanes){0} + value;
+            UNROLL
+            for (int v = 0; v < vectors; v++)
+                sums[r][v] = multiply_add(dot, sums[r][v], row, columns[v]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        UNROLL
+    for (int v = 0; v < vectors; v++)
+        memcpy((char *)tile->out + (r * TILE_VECTORS + v) * VECTOR_BYTES, &sums[r][v],
+               VECTOR_BYTES);
+}
+
+#define SHAPE(rows, vectors)                                                                       \
+    case (rows)*8 + (vectors):                                                                     \
+        if ((vectors) <= TILE_VECTORS)                                                             \
+            multiply(dot, rows, vectors, tile);                                                    \
+        break
+#define SHAPES(vectors)                                                                            \
+    SHAPE(1, vectors);                                                                             \
+    SHAPE(2, vectors);                                                                             \
+    SHAPE(3, vectors);                                                                             \
+    SHAPE(4, vectors);                                                                             \
+    SHAPE(5, vectors);                                                                             \
+    SHAPE(6, vectors)
+
+ALWAYS_INLINE void multiply_shape(enum dot dot, const struct tile *tile)
+{
+    switch (tile->rows * 8 + tile->vectors) {
+        SHAPES(1);
+        SHAPES(2);
+        SHAPES(3);
+        SHAPES(4);
+    }
+}
+
+void CPU_KERNEL(tile_cpu)(enum dot dot, const struct tile *tile)
+{
+    for (int64_t i = 0; i < tile->prefetch_bytes; i += 64)
+        __builtin_prefetch(tile->prefetch + i, 0, 2);
+    if (dot == DOT_FP32)
+        multiply_shape(DOT_FP32, tile);
+#if defined __AVX512BF16__ && defined __AVX512VNNI__
+    else if (dot == DOT_BF16)
+        multiply_shape(DOT_BF16, tile);
+    else
+        multiply_shape(DOT_INT8, tile);
+#endif
+}

@@ -3,3 +3,5 @@
 
 extern const char asset_models_json[], asset_models_json_end[];
 extern const char asset_imagenet1k_txt[], asset_imagenet1k_txt_end[];
+extern const char asset_fashion_vit_safetensors[], asset_fashion_vit_safetensors_end[];
+extern const char asset_fashion_vit_labels_txt[], asset_fashion_vit_labels_txt_end[];

@@ -157,6 +157,10 @@ struct stream {
 enum status backend_cpu_create(enum precision precision, int threads,
                                struct backend **backend) CHECKED;
 
+// The same with the kernels of one instruction set ("generic", "v3", "v4", "v4_bf16"), for tests.
+enum status backend_cpu_create_isa(const char *isa, enum precision precision, int threads,
+                                   struct backend **backend) CHECKED;
+
 // The CUDA backend, exported by vitserve_cuda.so as backend_cuda_create. `device` is the GPU's
 // number. The module calls status_fail() of the program that loads it.
 // STATUS_UNSUPPORTED_DEVICE where there is no such GPU, or it cannot do the precision.

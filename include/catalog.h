@@ -9,7 +9,8 @@ struct catalog_entry {
     char name[64];
     struct vit_dims dims;
     struct preprocess preprocess;
-    char labels[64]; // which built-in list of class names; "" for none
+    char labels[64];                   // which built-in list of class names; "" for none
+    const char *weights, *weights_end; // the built-in checkpoint (safetensors); NULL for none
 };
 
 struct catalog;

@@ -17,7 +17,7 @@ struct model {
     struct labels *labels;
     struct replica replicas[DEVICE_MAX_GPUS];
     int n_replicas;             // at least 1; all of one kind, so the first speaks for them
-    const char *weights_source; // "file" or "random"
+    const char *weights_source; // "file", "built-in" or "random"
 };
 
 // Everything from the configuration's --model, --weights, --random-weights, --labels, --device and

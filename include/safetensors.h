@@ -27,8 +27,8 @@ struct safetensors;
 // file or overlap another's.
 enum status safetensors_open(const char *path, struct safetensors **file) CHECKED;
 
-// The same over bytes that the caller keeps alive.
-enum status safetensors_parse(const uint8_t *bytes, size_t length,
+// The same over bytes that the caller keeps alive. `name` says in errors what they are.
+enum status safetensors_parse(const char *name, const uint8_t *bytes, size_t length,
                               struct safetensors **file) CHECKED;
 
 size_t safetensors_count(const struct safetensors *file);

@@ -23,6 +23,10 @@ struct weights;
 // STATUS_IO (cannot be opened), STATUS_BAD_WEIGHTS (not a well-formed file; says where).
 enum status weights_open(const char *path, struct weights **weights) CHECKED;
 
+// The same over a file's bytes that the caller keeps alive. `name` says in errors what they are.
+enum status weights_open_memory(const char *name, const void *bytes, size_t length,
+                                struct weights **weights) CHECKED;
+
 // No file: every tensor is filled from the seed and its own name, the head included, with a spread
 // that keeps the activations of a deep network in range. The same on every machine.
 enum status weights_open_random(uint64_t seed, struct weights **weights) CHECKED;
@@ -37,5 +41,5 @@ enum status weights_check(struct weights *weights, const struct tensor_info *row
 enum status weights_read(struct weights *weights, const struct tensor_info *tensor,
                          float *values) CHECKED;
 
-const char *weights_source(const struct weights *weights); // "file" or "random"
+const char *weights_source(const struct weights *weights); // "file", "built-in" or "random"
 void weights_close(struct weights *weights);

@@ -64,8 +64,8 @@ static void multiply(float *out, int out_row, const float *a, int a_row, const f
     }
 }
 
-// Turns T scores into weights that sum to 1.
-static void softmax(float *scores, int T)
+// Turns T scores, to be multiplied by `scale`, into weights that sum to 1.
+static void softmax(float *scores, int T, float scale)
 {
     float max = scores[0], sum = 0.0f;
 #pragma omp simd reduction(max : max)
@@ -73,10 +73,10 @@ static void softmax(float *scores, int T)
         max = scores[j] > max ? scores[j] : max;
 #pragma omp simd reduction(+ : sum)
     for (int j = 0; j < T; j++)
-        sum += scores[j] = exp_negative(scores[j] - max);
-    float scale = 1.0f / sum;
+        sum += scores[j] = exp_negative((scores[j] - max) * scale);
+    float inverse = 1.0f / sum;
     for (int j = 0; j < T; j++)
-        scores[j] *= scale;
+        scores[j] *= inverse;
 }
 
 // Head h of image b: its vectors of `part` 0 (query), 1 (key) or 2 (value) for token t.
@@ -100,15 +100,11 @@ static void attention_head(const struct attention_args *args, bool half, int b, 
     }
     for (int t = 0; t < args->queries; t += TILE_ROWS) {
         int rows = args->queries - t < TILE_ROWS ? args->queries - t : TILE_ROWS;
-        for (int r = 0; r < rows; r++) {
-            float *query = s->queries + r * s->HS;
-            activations_load(query, head(args, half, b, h, 0, t + r), HS, half);
-            for (int d = 0; d < HS; d++)
-                query[d] *= scale;
-        }
+        for (int r = 0; r < rows; r++)
+            activations_load(s->queries + r * s->HS, head(args, half, b, h, 0, t + r), HS, half);
         multiply(s->scores, s->T, s->queries, s->HS, s->keys, s->T, rows, T, HS);
         for (int r = 0; r < rows; r++)
-            softmax(s->scores + r * s->T, T);
+            softmax(s->scores + r * s->T, T, scale);
         multiply(s->queries, s->HS, s->scores, s->T, s->values, s->HS, rows, HS, T);
         for (int r = 0; r < rows; r++) {
             int64_t index = (((int64_t)b * args->queries + t + r) * args->NH + h) * HS;

@@ -11,7 +11,7 @@
 
 struct cpu_backend {
     struct backend base;
-    struct cpu_kernels kernels;
+    const struct cpu_kernels *kernels;
     struct team *team; // packs weights
     int threads;
 };
@@ -24,29 +24,62 @@ struct cpu_stream {
     size_t scratch_bytes;
 };
 
+// An instruction set that the kernels are compiled for; `half` where it multiplies bf16 and int8.
+struct isa {
+    const char *name;
+    bool (*runs_here)(void);
+    bool half;
+    struct cpu_kernels kernels;
+};
+
 #define CPU_KERNELS(isa)                                                                           \
     {                                                                                              \
         patches_cpu_##isa, layernorm_cpu_##isa, linear_cpu_##isa, packed_bytes_cpu_##isa,          \
             pack_cpu_##isa, attention_cpu_##isa, attention_scratch_cpu_##isa, peak_cpu_##isa       \
     }
 
-static struct cpu_kernels best_kernels(bool *has_bf16)
-{
-    *has_bf16 = false;
 #ifdef __x86_64__
-    *has_bf16 = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
-                __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                __builtin_cpu_supports("avx512vl");
-    if (*has_bf16)
-        return (struct cpu_kernels)CPU_KERNELS(v4_bf16);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return (struct cpu_kernels)CPU_KERNELS(v4);
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2"))
-        return (struct cpu_kernels)CPU_KERNELS(v3);
+static bool runs_v3(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2");
+}
+
+static bool runs_v4(void)
+{
+    return runs_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool runs_v4_bf16(void)
+{
+    return runs_v4() && __builtin_cpu_supports("avx512bf16") &&
+           __builtin_cpu_supports("avx512vnni");
+}
 #endif
-    return (struct cpu_kernels)CPU_KERNELS(generic);
+
+static bool runs_everywhere(void)
+{
+    return true;
+}
+
+// The best first.
+static const struct isa isas[] = {
+#ifdef __x86_64__
+    {"v4_bf16", runs_v4_bf16, true, CPU_KERNELS(v4_bf16)},
+    {"v4", runs_v4, false, CPU_KERNELS(v4)},
+    {"v3", runs_v3, false, CPU_KERNELS(v3)},
+#endif
+    {"generic", runs_everywhere, false, CPU_KERNELS(generic)},
+};
+
+// The best that runs here, or the one of that name; NULL where it does not.
+static const struct isa *find_isa(const char *name)
+{
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
+        if ((!name || strcmp(name, isas[i].name) == 0) && isas[i].runs_here())
+            return &isas[i];
+    return NULL;
 }
 
 static enum status cpu_alloc(struct backend *backend, size_t bytes, void **memory)
@@ -83,7 +116,7 @@ static enum status cpu_packed_bytes(struct backend *backend, enum weight_kind ki
     struct cpu_backend *cpu = (struct cpu_backend *)backend;
     enum dot dot = dot_of(cpu, kind);
     *bytes = kind == WEIGHT_VECTOR ? sizeof(float) * (size_t)N * (size_t)K
-                                   : cpu->kernels.packed_bytes(dot, N, packed_columns(kind, K));
+                                   : cpu->kernels->packed_bytes(dot, N, packed_columns(kind, K));
     if (kind != WEIGHT_VECTOR && kind != WEIGHT_PATCH && dot == DOT_BF16 && K % 2 != 0)
         return status_fail(STATUS_UNSUPPORTED_DEVICE,
                            "the CPU backend's bf16 needs an even number of channels, not %d", K);
@@ -97,8 +130,8 @@ static enum status cpu_pack(struct backend *backend, enum weight_kind kind, int 
     if (kind == WEIGHT_VECTOR)
         memcpy(packed, values, sizeof *values * (size_t)N * (size_t)K);
     else
-        cpu->kernels.pack(dot_of(cpu, kind), N, K, packed_columns(kind, K), values, packed,
-                          cpu->team);
+        cpu->kernels->pack(dot_of(cpu, kind), N, K, packed_columns(kind, K), values, packed,
+                           cpu->team);
     return STATUS_OK;
 }
 
@@ -175,7 +208,7 @@ static enum status cpu_embed(struct stream *base, const struct embed_args *args)
     struct cpu_stream *stream = (struct cpu_stream *)base;
     bool half = half_activations(stream);
     int side = args->S / args->P;
-    stream->cpu->kernels.patches(args, half, stream->team);
+    stream->cpu->kernels->patches(args, half, stream->team);
     struct linear_args product = {.kind = LINEAR_RESIDUAL,
                                   .out = args->x,
                                   .out_stride = args->C,
@@ -186,18 +219,18 @@ static enum status cpu_embed(struct stream *base, const struct embed_args *args)
                                   .rows = side * side,
                                   .N = args->C,
                                   .K = EMBED_COLUMNS(args->P)};
-    stream->cpu->kernels.linear(&(struct cpu_linear){.args = &product,
-                                                     .dot = dot_of(stream->cpu, WEIGHT_PATCH),
-                                                     .half = half,
-                                                     .lead = 1,
-                                                     .team = stream->team});
+    stream->cpu->kernels->linear(&(struct cpu_linear){.args = &product,
+                                                      .dot = dot_of(stream->cpu, WEIGHT_PATCH),
+                                                      .half = half,
+                                                      .lead = 1,
+                                                      .team = stream->team});
     return STATUS_OK;
 }
 
 static enum status cpu_layernorm(struct stream *base, const struct layernorm_args *args)
 {
     struct cpu_stream *stream = (struct cpu_stream *)base;
-    stream->cpu->kernels.layernorm(args, half_activations(stream), stream->team);
+    stream->cpu->kernels->layernorm(args, half_activations(stream), stream->team);
     return STATUS_OK;
 }
 
@@ -208,20 +241,20 @@ static enum status cpu_linear(struct stream *base, const struct linear_args *arg
     enum dot dot = dot_of(stream->cpu, kind);
     if (dot == DOT_INT8)
         TRY(grow_scratch(stream, linear_cpu_scratch(args)));
-    stream->cpu->kernels.linear(&(struct cpu_linear){.args = args,
-                                                     .dot = dot,
-                                                     .half = half_activations(stream),
-                                                     .team = stream->team,
-                                                     .scratch = stream->scratch});
+    stream->cpu->kernels->linear(&(struct cpu_linear){.args = args,
+                                                      .dot = dot,
+                                                      .half = half_activations(stream),
+                                                      .team = stream->team,
+                                                      .scratch = stream->scratch});
     return STATUS_OK;
 }
 
 static enum status cpu_attention(struct stream *base, const struct attention_args *args)
 {
     struct cpu_stream *stream = (struct cpu_stream *)base;
-    size_t floats = stream->cpu->kernels.attention_scratch(args) * (size_t)stream->cpu->threads;
+    size_t floats = stream->cpu->kernels->attention_scratch(args) * (size_t)stream->cpu->threads;
     TRY(grow_scratch(stream, floats * sizeof(float)));
-    stream->cpu->kernels.attention(args, half_activations(stream), stream->team, stream->scratch);
+    stream->cpu->kernels->attention(args, half_activations(stream), stream->team, stream->scratch);
     return STATUS_OK;
 }
 
@@ -243,7 +276,7 @@ static void peak_task(void *context, int task, int thread)
 {
     struct peak *peak = context;
     (void)thread;
-    double operations = peak->cpu->kernels.peak(peak->dot, peak->rounds);
+    double operations = peak->cpu->kernels->peak(peak->dot, peak->rounds);
     if (task == 0)
         peak->operations = operations;
 }
@@ -335,28 +368,35 @@ static int available_cores(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-enum status backend_cpu_create(enum precision precision, int threads, struct backend **out)
+static enum status check_precision(const struct isa *isa, enum precision precision)
 {
+    if (precision == PRECISION_FP32 ||
+        (isa->half && (precision == PRECISION_BF16 || precision == PRECISION_INT8)))
+        return STATUS_OK;
+    return status_fail(STATUS_UNSUPPORTED_DEVICE,
+                       "the CPU backend computes in fp32, and in bf16 and int8 where the "
+                       "processor has AVX512_BF16 and AVX512_VNNI");
+}
+
+enum status backend_cpu_create_isa(const char *name, enum precision precision, int threads,
+                                   struct backend **out)
+{
+    const struct isa *isa = find_isa(name);
+    if (!isa)
+        return status_fail(STATUS_UNSUPPORTED_DEVICE, "the processor has no \"%s\"", name);
+    if (precision == PRECISION_AUTO)
+        precision = isa->half ? PRECISION_BF16 : PRECISION_FP32;
+    TRY(check_precision(isa, precision));
     struct cpu_backend *cpu = calloc(1, sizeof *cpu);
     if (!cpu)
         return status_fail(STATUS_OUT_OF_MEMORY, "cpu: out of memory");
-    bool has_bf16;
-    cpu->kernels = best_kernels(&has_bf16);
-    if (precision == PRECISION_AUTO)
-        precision = has_bf16 ? PRECISION_BF16 : PRECISION_FP32;
-    if (precision != PRECISION_FP32 &&
-        !(has_bf16 && (precision == PRECISION_BF16 || precision == PRECISION_INT8))) {
-        free(cpu);
-        return status_fail(STATUS_UNSUPPORTED_DEVICE,
-                           "the CPU backend computes in fp32, and in bf16 and int8 where the "
-                           "processor has AVX512_BF16 and AVX512_VNNI");
-    }
     cpu->base = (struct backend){.ops = &cpu_ops,
                                  .name = "cpu",
                                  .precision = precision,
                                  .activation_bytes = precision == PRECISION_FP32 ? 4 : 2,
                                  .workers = 1};
     read_device_name(cpu->base.device_name, sizeof cpu->base.device_name);
+    cpu->kernels = &isa->kernels;
     cpu->threads = threads > 0 ? threads : available_cores();
     enum status status = team_create(cpu->threads, &cpu->team);
     if (status != STATUS_OK) {
@@ -365,4 +405,9 @@ enum status backend_cpu_create(enum precision precision, int threads, struct bac
     }
     *out = &cpu->base;
     return STATUS_OK;
+}
+
+enum status backend_cpu_create(enum precision precision, int threads, struct backend **backend)
+{
+    return backend_cpu_create_isa(NULL, precision, threads, backend);
 }

@@ -9,5 +9,7 @@
     .section .rodata
     ASSET(models_json, "models.json")
     ASSET(imagenet1k_txt, "imagenet1k.txt")
+    ASSET(fashion_vit_safetensors, "demo/fashion_vit.safetensors")
+    ASSET(fashion_vit_labels_txt, "demo/labels.txt")
 
     .section .note.GNU-stack,"",@progbits

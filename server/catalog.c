@@ -19,12 +19,22 @@ struct labels {
     const char **names;
 };
 
-static const struct {
+// What models.json names and the binary holds.
+struct builtin {
     const char *name, *begin, *end;
-} builtin_labels[] = {{"imagenet1k", asset_imagenet1k_txt, asset_imagenet1k_txt_end}};
+};
+
+static const struct builtin builtin_labels[] = {
+    {"imagenet1k", asset_imagenet1k_txt, asset_imagenet1k_txt_end},
+    {"fashion_vit", asset_fashion_vit_labels_txt, asset_fashion_vit_labels_txt_end},
+    {NULL, NULL, NULL},
+};
+static const struct builtin builtin_weights[] = {
+    {"fashion_vit", asset_fashion_vit_safetensors, asset_fashion_vit_safetensors_end},
+    {NULL, NULL, NULL},
+};
 
 enum {
-    BUILTIN_LABELS = sizeof builtin_labels / sizeof builtin_labels[0],
     MAX_LABELS_BYTES = 16 << 20, // far above any list of class names
 };
 
@@ -141,9 +151,38 @@ static enum status read_preprocess(const char *entry, json_t *object, int image_
     return STATUS_OK;
 }
 
+// NULL where the list has no such name.
+static const struct builtin *find_builtin(const struct builtin *list, const char *name)
+{
+    while (list->name && strcmp(list->name, name) != 0)
+        list++;
+    return list->name ? list : NULL;
+}
+
+// Fields that name something built in; "" or, of the weights, nothing at all for none.
+static enum status read_builtins(const struct section *section, struct catalog_entry *entry)
+{
+    const char *labels = json_string_value(json_object_get(section->object, "labels"));
+    const json_t *checkpoint = json_object_get(section->object, "weights");
+    if (!labels)
+        return bad_field(section, "labels", "expected a string");
+    if (labels[0] && !find_builtin(builtin_labels, labels))
+        return bad_field(section, "labels", "expected the name of a built-in list or \"\"");
+    snprintf(entry->labels, sizeof entry->labels, "%s", labels);
+    if (!checkpoint)
+        return STATUS_OK;
+    const char *weights = json_string_value(checkpoint);
+    const struct builtin *found = weights ? find_builtin(builtin_weights, weights) : NULL;
+    if (!found)
+        return bad_field(section, "weights", "expected the name of a built-in checkpoint");
+    entry->weights = found->begin;
+    entry->weights_end = found->end;
+    return STATUS_OK;
+}
+
 static enum status read_entry(const char *name, json_t *object, struct catalog_entry *entry)
 {
-    static const char *const fields[] = {"architecture", "preprocess", "labels", NULL};
+    static const char *const fields[] = {"architecture", "preprocess", "labels", "weights", NULL};
     const struct section section = {name, "", object};
     if (snprintf(entry->name, sizeof entry->name, "%s", name) >= (int)sizeof entry->name)
         return bad_field(&section, "name", "expected at most 63 bytes");
@@ -151,16 +190,7 @@ static enum status read_entry(const char *name, json_t *object, struct catalog_e
     TRY(read_architecture(name, json_object_get(object, "architecture"), &entry->dims));
     TRY(read_preprocess(name, json_object_get(object, "preprocess"), entry->dims.S,
                         &entry->preprocess));
-    const char *labels = json_string_value(json_object_get(object, "labels"));
-    if (!labels)
-        return bad_field(&section, "labels", "expected a string");
-    size_t list = 0;
-    while (list < BUILTIN_LABELS && strcmp(builtin_labels[list].name, labels) != 0)
-        list++;
-    if (labels[0] && list == BUILTIN_LABELS)
-        return bad_field(&section, "labels", "expected the name of a built-in list or \"\"");
-    snprintf(entry->labels, sizeof entry->labels, "%s", labels);
-    return STATUS_OK;
+    return read_builtins(&section, entry);
 }
 
 static enum status read_entries(json_t *root, struct catalog *catalog)
@@ -236,18 +266,16 @@ enum status catalog_find(const struct catalog *catalog, const char *name,
 // Text is malloc'ed, with one byte to spare behind its length.
 static enum status copy_builtin(const struct catalog_entry *entry, char **text, size_t *length)
 {
-    for (size_t i = 0; i < BUILTIN_LABELS; i++) {
-        if (strcmp(builtin_labels[i].name, entry->labels) != 0)
-            continue;
-        *length = (size_t)(builtin_labels[i].end - builtin_labels[i].begin);
-        *text = malloc(*length + 1);
-        if (!*text)
-            return status_fail(STATUS_OUT_OF_MEMORY, "class names: %zu bytes", *length);
-        memcpy(*text, builtin_labels[i].begin, *length);
-        return STATUS_OK;
-    }
-    return status_fail(STATUS_USAGE, "%s has no built-in class names: give a file of %d lines",
-                       entry->name, entry->dims.K);
+    const struct builtin *list = find_builtin(builtin_labels, entry->labels);
+    if (!list)
+        return status_fail(STATUS_USAGE, "%s has no built-in class names: give a file of %d lines",
+                           entry->name, entry->dims.K);
+    *length = (size_t)(list->end - list->begin);
+    *text = malloc(*length + 1);
+    if (!*text)
+        return status_fail(STATUS_OUT_OF_MEMORY, "class names: %zu bytes", *length);
+    memcpy(*text, list->begin, *length);
+    return STATUS_OK;
 }
 
 static enum status read_file(const char *path, char **text, size_t *length)

@@ -33,12 +33,12 @@ struct option {
 static const struct option table[] = {
     {"config", ANY, TEXT, FIELD(config), .default_text = "",
      .help = "JSON file of options: {\"max_batch\": 8}"},
-    {"model", ANY, TEXT, FIELD(model), .default_text = "vit_b_32",
-     .help = "an entry of config/models.json"},
+    {"model", ANY, TEXT, FIELD(model), .default_text = "fashion_vit",
+     .help = "an entry of config/models.json; the default has its weights built in"},
     {"weights", RUNS, TEXT, FIELD(weights), .default_text = "",
-     .help =
-         "checkpoint (.safetensors; torchvision or timm names); the default is NAME.safetensors "
-         "in --weights-dir"},
+     .help = "checkpoint (.safetensors; torchvision or timm names); the default is what is built "
+             "in, or "
+             "NAME.safetensors in --weights-dir"},
     {"weights-dir", RUNS, TEXT, FIELD(weights_dir), .default_text = "~/.cache/vitserve",
      .help = "where checkpoints are looked for"},
     {"random-weights", RUNS, TEXT, FIELD(random_weights), .default_text = "",

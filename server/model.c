@@ -22,7 +22,8 @@ static void default_path(const struct config *config, char *path, size_t size)
         snprintf(path, size, "%s/%s.safetensors", dir, config->model);
 }
 
-static enum status open_weights(const struct config *config, struct weights **weights)
+static enum status open_weights(const struct config *config, const struct catalog_entry *entry,
+                                struct weights **weights)
 {
     if (*config->random_weights) {
         char *end;
@@ -36,6 +37,9 @@ static enum status open_weights(const struct config *config, struct weights **we
     }
     if (*config->weights)
         return weights_open(config->weights, weights);
+    if (entry->weights)
+        return weights_open_memory(entry->name, entry->weights,
+                                   (size_t)(entry->weights_end - entry->weights), weights);
     char path[4096];
     default_path(config, path, sizeof path);
     if (access(path, R_OK) != 0)
@@ -67,7 +71,7 @@ static enum status load(const struct config *config, struct model *model)
     TRY(catalog_find(model->catalog, config->model, &model->entry));
     TRY(labels_open(model->entry, *config->labels ? config->labels : NULL, &model->labels));
     TRY(device_count((enum device)config->device, &count));
-    TRY(open_weights(config, &weights));
+    TRY(open_weights(config, model->entry, &weights));
     model->weights_source = weights_source(weights);
     enum status status = STATUS_OK;
     for (int i = 0; i < count && status == STATUS_OK; i++)

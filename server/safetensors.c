@@ -213,9 +213,8 @@ static enum status read_tensors(const struct source *source, struct safetensors 
     return STATUS_OK;
 }
 
-// name: of the source, for errors.
-static enum status parse(const char *name, const uint8_t *bytes, size_t length,
-                         struct safetensors **file)
+enum status safetensors_parse(const char *name, const uint8_t *bytes, size_t length,
+                              struct safetensors **file)
 {
     struct source source = {0};
     *file = NULL;
@@ -232,11 +231,6 @@ static enum status parse(const char *name, const uint8_t *bytes, size_t length,
     }
     *file = parsed;
     return STATUS_OK;
-}
-
-enum status safetensors_parse(const uint8_t *bytes, size_t length, struct safetensors **file)
-{
-    return parse("safetensors", bytes, length, file);
 }
 
 static enum status map_file(const char *path, void **mapping, size_t *bytes)
@@ -275,7 +269,7 @@ enum status safetensors_open(const char *path, struct safetensors **file)
     TRY(map_file(path, &mapping, &bytes));
     // Errors in the header name the file without its directory, which could fill the message.
     const char *slash = strrchr(path, '/');
-    const enum status status = parse(slash ? slash + 1 : path, mapping, bytes, file);
+    const enum status status = safetensors_parse(slash ? slash + 1 : path, mapping, bytes, file);
     if (status != STATUS_OK) {
         munmap(mapping, bytes);
         return status;

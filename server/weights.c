@@ -51,6 +51,7 @@ struct weights {
     struct safetensors *file; // NULL: random
     enum layout layout;
     char name[256]; // of the file without its directory, for errors
+    bool built_in;
     uint64_t seed;
 };
 
@@ -126,18 +127,18 @@ static bool ends_with(const char *text, const char *end)
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-enum status weights_open(const char *path, struct weights **weights)
+// From `path`, or from memory where that is NULL.
+static enum status open_checkpoint(const char *name, const char *path, const void *bytes,
+                                   size_t length, struct weights **weights)
 {
     *weights = NULL;
-    if (!ends_with(path, ".safetensors"))
-        return status_fail(STATUS_BAD_WEIGHTS,
-                           "%s: only .safetensors files can be read (.pth not yet)", path);
     struct weights *opened = calloc(1, sizeof *opened);
     if (!opened)
-        return status_fail(STATUS_OUT_OF_MEMORY, "%s: %zu bytes", path, sizeof *opened);
-    const char *slash = strrchr(path, '/');
-    snprintf(opened->name, sizeof opened->name, "%s", slash ? slash + 1 : path);
-    enum status status = safetensors_open(path, &opened->file);
+        return status_fail(STATUS_OUT_OF_MEMORY, "%s: %zu bytes", name, sizeof *opened);
+    snprintf(opened->name, sizeof opened->name, "%s", name);
+    opened->built_in = !path;
+    enum status status = path ? safetensors_open(path, &opened->file)
+                              : safetensors_parse(name, bytes, length, &opened->file);
     if (status == STATUS_OK)
         status = find_layout(opened);
     if (status != STATUS_OK) {
@@ -146,6 +147,22 @@ enum status weights_open(const char *path, struct weights **weights)
     }
     *weights = opened;
     return STATUS_OK;
+}
+
+enum status weights_open(const char *path, struct weights **weights)
+{
+    *weights = NULL;
+    if (!ends_with(path, ".safetensors"))
+        return status_fail(STATUS_BAD_WEIGHTS,
+                           "%s: only .safetensors files can be read (.pth not yet)", path);
+    const char *slash = strrchr(path, '/');
+    return open_checkpoint(slash ? slash + 1 : path, path, NULL, 0, weights);
+}
+
+enum status weights_open_memory(const char *name, const void *bytes, size_t length,
+                                struct weights **weights)
+{
+    return open_checkpoint(name, NULL, bytes, length, weights);
 }
 
 enum status weights_open_random(uint64_t seed, struct weights **weights)
@@ -348,7 +365,7 @@ enum status weights_read(struct weights *weights, const struct tensor_info *tens
 
 const char *weights_source(const struct weights *weights)
 {
-    return weights->file ? "file" : "random";
+    return !weights->file ? "random" : weights->built_in ? "built-in" : "file";
 }
 
 void weights_close(struct weights *weights)

@@ -80,7 +80,7 @@ static void test_unknown_model(void **state)
     const struct catalog_entry *entry;
     expect_failure(catalog_find(catalog, "vit_x", &entry), STATUS_USAGE,
                    "model \"vit_x\": expected one of vit_b_16, vit_b_32, vit_l_16, vit_l_32, "
-                   "vit_h_14, deit_tiny_patch16_224");
+                   "vit_h_14, deit_tiny_patch16_224, fashion_vit");
     assert_null(entry);
     expect_failure(catalog_find(catalog, "", &entry), STATUS_USAGE, "expected one of");
     catalog_close(catalog);
@@ -124,6 +124,9 @@ static const struct {
     {"[0.229, 0.224, 0.225]", "[0.2, {}, 0.2]", "preprocess.std: expected a number in 0.001..1"},
     {"\"labels\": \"imagenet1k\"", "\"labels\": 1", "vit_b_16: labels: expected a string"},
     {"imagenet1k", "imagenet22k", "vit_b_16: labels: expected the name of a built-in list"},
+    {"\"labels\"", "\"weights\": \"x\", \"labels\"",
+     "vit_b_16: weights: expected the name of a built-in checkpoint"},
+    {"\"labels\"", "\"weights\": 1, \"labels\"", "vit_b_16: weights: expected the name"},
     {"vit_b_16", "a_name_that_is_longer_than_the_sixty_three_bytes_for_which_there_is_room",
      "name: expected at most 63 bytes"},
 };
@@ -185,6 +188,37 @@ static void test_builtin_labels(void **state)
     catalog_close(catalog);
 }
 
+// One model brings its weights along, and they fit it.
+static void test_builtin_weights(void **state)
+{
+    (void)state;
+    struct catalog *catalog = open_ok();
+    const struct catalog_entry *entry;
+    struct labels *labels;
+    assert_int_equal(catalog_find(catalog, "vit_b_32", &entry), STATUS_OK);
+    assert_null(entry->weights);
+    assert_int_equal(catalog_find(catalog, "fashion_vit", &entry), STATUS_OK);
+    assert_int_equal(labels_open(entry, NULL, &labels), STATUS_OK);
+    assert_string_equal(labels_name(labels, 0), "T-shirt/top");
+    assert_string_equal(labels_name(labels, 9), "Ankle boot");
+    labels_close(labels);
+
+    size_t bytes = (size_t)(entry->weights_end - entry->weights), count;
+    assert_in_range(bytes, 1, 2000000);
+    struct weights *weights;
+    struct tensor_info *rows;
+    assert_int_equal(weights_open_memory("fashion_vit", entry->weights, bytes, &weights),
+                     STATUS_OK);
+    assert_string_equal(weights_source(weights), "built-in");
+    assert_int_equal(vit_list_weights(&entry->dims, &rows, &count), STATUS_OK);
+    assert_int_equal(weights_check(weights, rows, count), STATUS_OK);
+    weights_close(weights);
+    expect_failure(weights_open_memory("fashion_vit", entry->weights, bytes - 1, &weights),
+                   STATUS_BAD_WEIGHTS, "fashion_vit");
+    free(rows);
+    catalog_close(catalog);
+}
+
 static void write_file(const char *path, const char *text)
 {
     FILE *file = fopen(path, "wb");
@@ -239,7 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_entries),         cmocka_unit_test(test_unknown_model),
         cmocka_unit_test(test_bad_models_json), cmocka_unit_test(test_builtin_labels),
-        cmocka_unit_test(test_label_files),
+        cmocka_unit_test(test_builtin_weights), cmocka_unit_test(test_label_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

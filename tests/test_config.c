@@ -118,7 +118,7 @@ static void documented_defaults(void **state)
     struct parsed parsed = read_words(COMMAND_SERVE, "");
     const struct config *config = &parsed.config;
     assert_int_equal(parsed.status, STATUS_OK);
-    assert_string_equal(config->model, "vit_b_32");
+    assert_string_equal(config->model, "fashion_vit");
     assert_string_equal(config->weights_dir, "~/.cache/vitserve");
     assert_string_equal(config->random_weights, "");
     assert_int_equal(config->device, DEVICE_AUTO);

@@ -1,10 +1,9 @@
 // Every op of a backend against the reference in double, over awkward shapes. Usage:
-//   test_kernels cpu|cuda
+//   test_kernels cpu|cpu:ISA|cuda
 // Outputs start as NaN between guard words. An op passes if its worst error is at most twice that
 // of a plain implementation in the same precision.
 
-#include "device.h"
-#include "log.h"
+#include "device_under_test.h"
 #include "reference.h"
 #include <math.h>
 #include <setjmp.h>
@@ -16,9 +15,8 @@
 
 #include <cmocka.h>
 
-enum { GUARD_BYTES = 256, NOT_RUN = 77 };
+enum { GUARD_BYTES = 256 };
 
-static enum device device;
 static enum precision precisions[] = {PRECISION_FP32, PRECISION_TF32, PRECISION_BF16,
                                       PRECISION_FP16, PRECISION_INT8};
 
@@ -355,7 +353,7 @@ static void for_each_precision(void (*check)(struct fixture *f))
     int runs = 0;
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
         struct fixture f = {.random = 1};
-        if (device_open(device, precisions[i], 0, &f.backend) != STATUS_OK)
+        if (open_device(precisions[i], 0, &f.backend) != STATUS_OK)
             continue;
         assert_int_equal(f.backend->precision, precisions[i]);
         OK(f.backend->ops->stream_create(f.backend, &f.stream));
@@ -441,19 +439,9 @@ static void test_attention(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2 || (strcmp(argv[1], "cpu") != 0 && strcmp(argv[1], "cuda") != 0)) {
-        fprintf(stderr, "usage: %s cpu|cuda\n", argv[0]);
-        return 2;
-    }
-    device = strcmp(argv[1], "cpu") == 0 ? DEVICE_CPU : DEVICE_CUDA;
-    log_set_level(LOG_ERROR);
-    struct backend *backend;
-    enum status status = device_open(device, PRECISION_AUTO, 0, &backend);
-    if (status != STATUS_OK) {
-        printf("Skipped: %s\n", status_detail(status));
-        return NOT_RUN;
-    }
-    backend->ops->destroy(backend);
+    int code = choose_device(argc, argv);
+    if (code != 0)
+        return code;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embed),
         cmocka_unit_test(test_layernorm),

@@ -38,7 +38,7 @@ static struct bytes make_file(const char *header, size_t data_bytes)
 static void expect_refused(struct bytes file, const char *words)
 {
     struct safetensors *parsed = (struct safetensors *)1;
-    const enum status status = safetensors_parse(file.at, file.length, &parsed);
+    const enum status status = safetensors_parse("safetensors", file.at, file.length, &parsed);
     if (status != STATUS_BAD_WEIGHTS || !strstr(status_detail(status), words))
         fail_msg("expected \"%s\", got %s: %s", words, status_code(status), status_detail(status));
     assert_null(parsed);
@@ -87,13 +87,13 @@ static void test_well_formed(void **state)
     (void)state;
     struct bytes bytes = make_file(good_header, 34);
     struct safetensors *file;
-    assert_int_equal(safetensors_parse(bytes.at, bytes.length, &file), STATUS_OK);
+    assert_int_equal(safetensors_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
     check_good(file);
     safetensors_close(file);
     free(bytes.at);
 
     bytes = make_file("{}", 0);
-    assert_int_equal(safetensors_parse(bytes.at, bytes.length, &file), STATUS_OK);
+    assert_int_equal(safetensors_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
     assert_int_equal(safetensors_count(file), 0);
     assert_null(safetensors_find(file, "w"));
     safetensors_close(file);
@@ -200,7 +200,7 @@ static void test_long_names(void **state)
              "{\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", name);
     struct bytes bytes = make_file(header, 4);
     struct safetensors *file;
-    assert_int_equal(safetensors_parse(bytes.at, bytes.length, &file), STATUS_OK);
+    assert_int_equal(safetensors_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
     assert_non_null(safetensors_find(file, name));
     safetensors_close(file);
     free(bytes.at);
@@ -266,7 +266,7 @@ static void test_out_of_memory(void **state)
     int steps = 0;
     for (; status != STATUS_OK && steps < 1000; steps++) {
         allocations_left = steps;
-        status = safetensors_parse(bytes.at, bytes.length, &file);
+        status = safetensors_parse("safetensors", bytes.at, bytes.length, &file);
         // Jansson reports some of its failures as errors of syntax.
         assert_true(status == STATUS_OK || status == STATUS_OUT_OF_MEMORY ||
                     status == STATUS_BAD_WEIGHTS);

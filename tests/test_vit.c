@@ -1,8 +1,7 @@
 // Whole networks on a backend against PyTorch's logits in float64 (golden/networks, written by
-// golden/make_networks.py). Usage: test_vit cpu|cuda
+// golden/make_networks.py). Usage: test_vit cpu|cpu:ISA|cuda
 
-#include "device.h"
-#include "log.h"
+#include "device_under_test.h"
 #include "vit.h"
 #include <jansson.h>
 #include <math.h>
@@ -15,13 +14,16 @@
 
 #include <cmocka.h>
 
-enum { NOT_RUN = 77, MAX_BATCH = 9, MAX_CUDA_BATCH = 3 };
+enum {
+    MAX_BATCH = 9,
+    MAX_CUDA_BATCH = 3,
+    THREADS = 3, // of the CPU backend: more than the cores of a small machine
+};
 
 static const enum precision precisions[] = {PRECISION_FP32, PRECISION_TF32, PRECISION_BF16,
                                             PRECISION_FP16, PRECISION_INT8};
 enum { N_PRECISIONS = sizeof precisions / sizeof *precisions };
 static const char *const networks[] = {"hs16_f32", "hs64_f16", "hs80_bf16"};
-static enum device device;
 
 // A golden network: its files, and itself on the device.
 struct network {
@@ -46,7 +48,7 @@ static void assert_ok(enum status status, const char *call, int line)
 // An emulated GPU is slow: three images have a bucket of their own, and two others below it.
 static int max_batch(void)
 {
-    return device == DEVICE_CPU ? MAX_BATCH : MAX_CUDA_BATCH;
+    return on_cpu() ? MAX_BATCH : MAX_CUDA_BATCH;
 }
 
 static int dim(const struct network *n, const char *name)
@@ -90,7 +92,7 @@ static void read_golden(struct network *n, const char *name)
 static bool open_network(struct network *n, const char *name, enum precision precision)
 {
     *n = (struct network){0};
-    if (device_open(device, precision, 0, &n->backend) != STATUS_OK)
+    if (open_device(precision, THREADS, &n->backend) != STATUS_OK)
         return false;
     char path[1024];
     struct weights *source;
@@ -187,7 +189,7 @@ static void check_alone_and_in_company(struct network *n, int rounds)
             for (size_t k = 0; k < classes; k++) {
                 float one = alone[(size_t)images[i] * classes + k];
                 float many = logits[(size_t)i * classes + k];
-                if (device == DEVICE_CPU)
+                if (on_cpu())
                     assert_true(one == many);
                 else
                     assert_true(fabsf(one - many) <= 1e-4f * (1.0f + fabsf(one)));
@@ -201,34 +203,23 @@ static void check_alone_and_in_company(struct network *n, int rounds)
 static void test_batch_invariance(void **state)
 {
     (void)state;
-    int on_cpu = device == DEVICE_CPU;
-    for (size_t p = 0; p < (on_cpu ? N_PRECISIONS : 1); p++)
+    for (size_t p = 0; p < (on_cpu() ? N_PRECISIONS : 1); p++)
         for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
             struct network n;
             if (!open_network(&n, networks[i], precisions[p])) {
                 assert_int_not_equal(precisions[p], PRECISION_FP32);
                 continue;
             }
-            check_alone_and_in_company(&n, on_cpu ? 60 : 9);
+            check_alone_and_in_company(&n, on_cpu() ? 60 : 9);
             close_network(&n);
         }
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 2 || (strcmp(argv[1], "cpu") != 0 && strcmp(argv[1], "cuda") != 0)) {
-        fprintf(stderr, "usage: %s cpu|cuda\n", argv[0]);
-        return 2;
-    }
-    device = strcmp(argv[1], "cpu") == 0 ? DEVICE_CPU : DEVICE_CUDA;
-    log_set_level(LOG_ERROR);
-    struct backend *backend;
-    enum status status = device_open(device, PRECISION_AUTO, 0, &backend);
-    if (status != STATUS_OK) {
-        printf("Skipped: %s\n", status_detail(status));
-        return NOT_RUN;
-    }
-    backend->ops->destroy(backend);
+    int code = choose_device(argc, argv);
+    if (code != 0)
+        return code;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits),
         cmocka_unit_test(test_batch_invariance),

@@ -259,9 +259,10 @@ class Model(CommandLineCase):
     def test_formats(self):
         text = run("model", "--model", "vit_b_32")
         self.assertEqual(text.returncode, 0)
-        self.assertEqual(text.stdout, run("model", "--format", "text").stdout)
+        self.assertEqual(text.stdout,
+                         run("model", "--model", "vit_b_32", "--format", "text").stdout)
         self.assertIn("vit_b_32: 152 tensors, 88224232 parameters", text.stdout)
-        model = json.loads(run("model", "--format", "json").stdout)
+        model = json.loads(run("model", "--model", "vit_b_32", "--format", "json").stdout)
         self.assertEqual((model["name"], model["num_layers"], model["num_parameters"],
                           model["num_parameters_human"]),
                          ("vit_b_32", 152, 88224232, "88.22M"))
@@ -269,7 +270,7 @@ class Model(CommandLineCase):
                                              "layers_percent": 66.45, "parameters": 123880,
                                              "parameters_percent": 0.14})
         self.assertNotIn("runtime", model)
-        markdown = run("model", "--format=markdown").stdout
+        markdown = run("model", "--model=vit_b_32", "--format=markdown").stdout
         self.assertIn("88.22M", markdown)
         for layer in model["layers"]:
             self.assertIn(layer["name"], text.stdout)
@@ -280,7 +281,8 @@ class Model(CommandLineCase):
         self.assertEqual(finished.returncode, 2)
         for name, parameters in (("vit_b_16", 86567656), ("vit_b_32", 88224232),
                                  ("vit_l_16", 304326632), ("vit_l_32", 306535400),
-                                 ("vit_h_14", 632045800), ("deit_tiny_patch16_224", 5717416)):
+                                 ("vit_h_14", 632045800), ("deit_tiny_patch16_224", 5717416),
+                                 ("fashion_vit", 907914)):
             self.assertIn(name, finished.stderr)
             model = json.loads(run("model", "--model", name, "--format", "json").stdout)
             self.assertEqual(model["num_parameters"], parameters)

@@ -225,7 +225,7 @@ class Start(Case):
     def test_what_the_device_cannot_do(self):
         if not pathlib.Path("/dev/nvidiactl").exists():
             self.check_fails((*MODEL, "--device", "cuda"), 1, "vitserve: no ")
-        self.check_fails((*MODEL, "--device", "cpu", "--precision", "int8"), 1, "fp32")
+        self.check_fails((*MODEL, "--device", "cpu", "--precision", "tf32"), 1, "fp32")
 
     def test_signal_while_starting(self):
         for delay in (0.0, 0.05):

@@ -1,5 +1,5 @@
-// libFuzzer entry: whatever bytes come, safetensors_parse() refuses them or gives tensors that can
-// be read from end to end.
+// libFuzzer entry: whatever bytes come, safetensors_parse() refuses them or gives
+// tensors that can be read from end to end.
 //   clang -fsanitize=fuzzer,address,undefined -Iinclude tests/fuzz/fuzz_safetensors.c
 //         server/safetensors.c server/status.c -ljansson
 
@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
     struct safetensors *file;
-    if (safetensors_parse(bytes, length, &file) != STATUS_OK)
+    if (safetensors_parse("safetensors", bytes, length, &file) != STATUS_OK)
         return 0;
     for (size_t i = 0; i < safetensors_count(file); i++) {
         const struct safetensor *tensor = safetensors_at(file, i);

@@ -135,14 +135,14 @@ def print_tables(options, engines, report, rows):
                                    for batch in options.batch)] for engine in engines]
         lines += [[title((entry["engine"], entry["precision"])), f"refused: {entry['refused']}",
                    *[""] * (len(options.batch) - 1)] for entry in report if "refused" in entry]
-        table(f"{options.model}, {threads} threads: images/s, median of {options.rounds} rounds",
+        what = f"{options.model}, {threads} thread{'s' if threads > 1 else ''}"
+        table(f"{what}: images/s, median of {options.rounds} rounds",
               ["engine", *head], lines)
         lines = [[f"{title(ours)} / {title(theirs)}",
                   *(spread(ratios(rates(rows, *ours, threads, batch),
                                   rates(rows, *theirs, threads, batch)))
                     for batch in options.batch)] for ours, theirs in pairs(engines)]
-        table(f"{options.model}, {threads} threads: ratio, median (min..max) of {options.rounds} "
-              "rounds", ["", *head], lines)
+        table(f"{what}: ratio, median (min..max) of {options.rounds} rounds", ["", *head], lines)
 
 
 def run(options):

@@ -127,10 +127,12 @@ def print_table(options, rounds, decode_ms):
                      sum(one["not_200"] for one in loads),
                      sum(one["socket_errors"] for one in loads)])
     entry = rounds[0]
+    knows_picture = decode_ms or "decode" in entry["server_timing"]
     table(f"{options.model} over HTTP, {entry['precision']}, at most {entry['max_batch']} images a "
           f"batch: median of {options.rounds} rounds",
           ["", "requests/s", f"of the engine at batch {entry['engine_batch']}", "p50 ms", "p99 ms",
-           "p50 / (engine at batch 1 + picture)", "not 200", "socket errors"], body)
+           "p50 / (engine at batch 1 + picture)" if knows_picture else "p50 / engine at batch 1",
+           "not 200", "socket errors"], body)
     print(f"engine alone: {middle(engine)} images/s at batch {entry['engine_batch']}, "
           f"{middle([e['engine_ms_batch_1'] for e in rounds], 2)} ms at batch 1\n")
 

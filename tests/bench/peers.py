@@ -72,7 +72,7 @@ def parse():
             setattr(options, name, value)
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
-    options.binary = options.binary.resolve()
+    options.binary = options.binary.absolute()
     return options
 
 

@@ -16,6 +16,20 @@ struct preprocess {
     float std[3];
 };
 
-// out: (crop, crop, 3). Fails only with STATUS_OUT_OF_MEMORY.
+// What there is to know of a picture beside its crop.
+struct preprocessed {
+    int width, height;   // as it is looked at
+    int64_t resample_ns; // of the whole time; the rest is decoding
+};
+
+// Encoded bytes to the crop in one pass: each strip of rows is resized as it is decoded, and only
+// the part of the picture that the crop needs is decoded. out: (crop, crop, 3), left unfinished
+// where this fails; *done is then not set. Errors: as image_read(), for a picture with a damage
+// anywhere, be it outside the crop.
+enum status preprocess_bytes(const struct preprocess *recipe, const uint8_t *bytes, size_t length,
+                             const struct image_limits *limits, uint8_t *out,
+                             struct preprocessed *done) CHECKED;
+
+// The same of a decoded picture. Fails only with STATUS_OUT_OF_MEMORY.
 enum status preprocess_image(const struct preprocess *recipe, const struct image *image,
                              uint8_t *out) CHECKED;

@@ -12,26 +12,18 @@ void result_fail(struct result *result, enum status status)
     snprintf(result->detail, sizeof result->detail, "%s", status_detail(status));
 }
 
-static enum status prepare(struct result *result, const uint8_t *bytes, size_t length,
-                           const struct image_limits *limits, const struct preprocess *recipe,
-                           uint8_t *pixels)
-{
-    struct image image;
-    TRY(image_decode(bytes, length, limits, &image));
-    result->width = image.width;
-    result->height = image.height;
-    enum status status = preprocess_image(recipe, &image, pixels);
-    image_release(&image);
-    return status;
-}
-
 enum status result_prepare(struct result *result, const uint8_t *bytes, size_t length,
                            const struct image_limits *limits, const struct preprocess *recipe,
                            uint8_t *pixels)
 {
-    enum status status = prepare(result, bytes, length, limits, recipe, pixels);
-    if (status != STATUS_OK)
+    struct preprocessed done;
+    enum status status = preprocess_bytes(recipe, bytes, length, limits, pixels, &done);
+    if (status == STATUS_OK) {
+        result->width = done.width;
+        result->height = done.height;
+    } else {
         result_fail(result, status);
+    }
     return status;
 }
 

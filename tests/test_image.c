@@ -271,7 +271,8 @@ static void counts_pixels_exactly(void **state)
 {
     (void)state;
     for (int i = 0; i < golden_count; i++) {
-        struct image_limits limits = {golden[i].width * golden[i].height, true};
+        struct image_limits limits = {.max_pixels = golden[i].width * golden[i].height,
+                                      .apply_orientation = true};
         struct image image;
         assert_int_equal(decode(golden[i].bytes, golden[i].length, &limits, &image), STATUS_OK);
         image_release(&image);

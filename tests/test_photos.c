@@ -75,6 +75,13 @@ static void test_crops(void **state)
         sha256(pixels, 224 * 224 * 3, digest);
         assert_string_equal(digest, json_string_value(json_object_get(entry, "pixels_sha256")));
         image_release(&image);
+
+        struct preprocessed done;
+        memset(pixels, 0, 224 * 224 * 3);
+        assert_int_equal(preprocess_bytes(&recipe, bytes, length, &limits, pixels, &done),
+                         STATUS_OK);
+        sha256(pixels, 224 * 224 * 3, digest);
+        assert_string_equal(digest, json_string_value(json_object_get(entry, "pixels_sha256")));
         free(bytes);
     }
     free(pixels);

@@ -2,6 +2,7 @@
 // golden/make_preprocess.py wrote to golden/preprocess.txt, over the same generated pictures.
 
 #include "preprocess.h"
+#include "resample.h"
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -124,12 +125,64 @@ static void identity(void **state)
     free(image.rgb);
 }
 
+static uint32_t random_below(uint32_t limit)
+{
+    static uint32_t index;
+    index++;
+    return (noise(index, 3) << 16 | noise(index, 4) << 8 | noise(index, 5)) % limit;
+}
+
+// Every set gives the bytes of the generic one.
+static void instruction_sets_agree(void **state)
+{
+    (void)state;
+    enum { WIDTH = 101, OUTPUTS = 37, MOST = 9, STRIDE = 3 * RESAMPLE_LANES };
+    const struct resample *sets[3] = {&resample_generic};
+    int count = 1;
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2"))
+        sets[count++] = &resample_v3;
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        sets[count++] = &resample_v4;
+#endif
+    static uint8_t pixels[RESAMPLE_ROWS][WIDTH * 3], turned[RESAMPLE_COLUMNS_BYTES(WIDTH)],
+        narrowed[RESAMPLE_COLUMNS_BYTES(OUTPUTS)], columns[3][RESAMPLE_ROWS * STRIDE],
+        row[3][STRIDE];
+    static int first[OUTPUTS], counts[OUTPUTS];
+    static int32_t weights[OUTPUTS * MOST];
+    struct taps taps = {first, counts, weights, MOST};
+    const uint8_t *rows[RESAMPLE_ROWS];
+    for (int round = 0; round < 50; round++) {
+        for (int y = 0; y < RESAMPLE_ROWS; y++) {
+            rows[y] = pixels[y];
+            for (int x = 0; x < WIDTH * 3; x++) // extremes are common: sums leave 0..255
+                pixels[y][x] =
+                    (uint8_t)(random_below(3) ? random_below(256) : random_below(2) * 255);
+        }
+        for (int i = 0; i < OUTPUTS; i++) {
+            counts[i] = 1 + (int)random_below(MOST);
+            first[i] = (int)random_below((uint32_t)(WIDTH - counts[i] + 1));
+            for (int j = 0; j < MOST; j++) // sums below 0, around, and over 255
+                weights[i * MOST + j] = (int)random_below(1 << 18) + (i % 3 - 1) * (1 << 19);
+        }
+        for (int set = 0; set < count; set++) {
+            sets[set]->columns(&taps, OUTPUTS, rows, WIDTH, turned, narrowed, columns[set], STRIDE);
+            sets[set]->rows(weights, MOST, columns[0], STRIDE, row[set]);
+            for (size_t y = 0; y < RESAMPLE_ROWS; y++)
+                assert_memory_equal(columns[set] + y * STRIDE, columns[0] + y * STRIDE,
+                                    OUTPUTS * 3);
+            assert_memory_equal(row[set], row[0], OUTPUTS * 3);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_torchvision),
         cmocka_unit_test(longest_picture),
         cmocka_unit_test(identity),
+        cmocka_unit_test(instruction_sets_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

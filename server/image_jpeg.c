@@ -1,0 +1,264 @@
+// JPEG, by libjpeg-turbo, only as far as the window needs it: rows outside it are skipped, which
+// leaves out all but the entropy decoder; columns outside it are, too. libjpeg reports an error by
+// a callback that must not return: here it records the status and jumps back to
+// jpeg_read_guarded(). What libjpeg allocates hangs on cinfo, as do our rows, so a jump leaks
+// nothing. Defaults (islow DCT, fancy upsampling) are Pillow's.
+
+#include "exif.h"
+#include "image_format.h"
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jerror.h>
+#include <jpeglib.h>
+
+// Each scan of a progressive file is a pass over the whole picture, however few bytes it has.
+// Encoders write about ten; one per coefficient and component would be 190. Large pictures get
+// fewer: JPEG_SCANNED_PIXELS in all passes together take a second or two.
+enum { JPEG_MIN_SCANS = 32, JPEG_MAX_SCANS = 256 };
+#define JPEG_SCANNED_PIXELS ((int64_t)1 << 31)
+
+struct jpeg_reader {
+    struct jpeg_decompress_struct cinfo; // its client_data is this reader
+    struct jpeg_error_mgr errors;
+    struct jpeg_source_mgr source;
+    struct jpeg_progress_mgr progress;
+    int max_scans;
+    jmp_buf escape;
+    enum status status; // why we escaped
+};
+
+_Noreturn static void jpeg_escape(j_common_ptr cinfo, enum status status)
+{
+    struct jpeg_reader *reader = cinfo->client_data;
+    reader->status = status;
+    longjmp(reader->escape, 1);
+}
+
+_Noreturn static void jpeg_error(j_common_ptr cinfo)
+{
+    char text[JMSG_LENGTH_MAX];
+    cinfo->err->format_message(cinfo, text);
+    enum status status = STATUS_BAD_IMAGE;
+    if (cinfo->err->msg_code == JERR_OUT_OF_MEMORY)
+        status = STATUS_OUT_OF_MEMORY;
+    if (cinfo->err->msg_code == JERR_IMAGE_TOO_BIG)
+        status = STATUS_IMAGE_TOO_LARGE;
+    jpeg_escape(cinfo, status_fail(status, "jpeg: %s", text));
+}
+
+static void jpeg_say_nothing(j_common_ptr cinfo)
+{
+    (void)cinfo;
+}
+
+static int jpeg_scans_allowed(int64_t pixels)
+{
+    int64_t scans = JPEG_SCANNED_PIXELS / pixels;
+    if (scans < JPEG_MIN_SCANS)
+        return JPEG_MIN_SCANS;
+    return scans > JPEG_MAX_SCANS ? JPEG_MAX_SCANS : (int)scans;
+}
+
+static void jpeg_watch_scans(j_common_ptr cinfo)
+{
+    int limit = ((struct jpeg_reader *)cinfo->client_data)->max_scans;
+    if (((j_decompress_ptr)cinfo)->input_scan_number > limit)
+        jpeg_escape(cinfo, status_fail(STATUS_BAD_IMAGE, "jpeg: more than %d scans", limit));
+}
+
+static void jpeg_source_nothing(j_decompress_ptr cinfo)
+{
+    (void)cinfo;
+}
+
+// The source holds the whole file from the start: asking for more is the end of it. (libjpeg's own
+// memory source feigns an end marker there, which fills the rest of a truncated picture with gray.)
+static boolean jpeg_source_fill(j_decompress_ptr cinfo)
+{
+    jpeg_escape((j_common_ptr)cinfo, status_fail(STATUS_BAD_IMAGE, "jpeg: premature end of file"));
+}
+
+static void jpeg_source_skip(j_decompress_ptr cinfo, long count)
+{
+    if (count <= 0)
+        return;
+    if ((size_t)count > cinfo->src->bytes_in_buffer)
+        jpeg_source_fill(cinfo);
+    cinfo->src->next_input_byte += count;
+    cinfo->src->bytes_in_buffer -= (size_t)count;
+}
+
+// libjpeg may fail here already.
+static void jpeg_reader_init(struct jpeg_reader *reader, const uint8_t *bytes, size_t length)
+{
+    reader->cinfo.err = jpeg_std_error(&reader->errors);
+    reader->cinfo.client_data = reader;
+    reader->errors.error_exit = jpeg_error;
+    reader->errors.output_message = jpeg_say_nothing;
+    jpeg_create_decompress(&reader->cinfo);
+    reader->source = (struct jpeg_source_mgr){
+        .next_input_byte = bytes,
+        .bytes_in_buffer = length,
+        .init_source = jpeg_source_nothing,
+        .fill_input_buffer = jpeg_source_fill,
+        .skip_input_data = jpeg_source_skip,
+        .resync_to_restart = jpeg_resync_to_restart,
+        .term_source = jpeg_source_nothing,
+    };
+    reader->cinfo.src = &reader->source;
+    reader->progress.progress_monitor = jpeg_watch_scans;
+    reader->cinfo.progress = &reader->progress;
+}
+
+// round(a * b / 255), as Pillow does it.
+static int multiply_255(int a, int b)
+{
+    int product = a * b + 128;
+    return (product + (product >> 8)) >> 8;
+}
+
+// inverted: what Adobe's programs, hence nearly all, store: 255 - ink. rgb may be the same place.
+static void cmyk_to_rgb(const uint8_t *inverted, uint8_t *rgb, int width)
+{
+    for (int x = 0; x < width; x++, inverted += 4, rgb += 3) {
+        int light = inverted[3];
+        for (int c = 0; c < 3; c++) {
+            int value = light - multiply_255(255 - inverted[c], light);
+            rgb[c] = (uint8_t)(value < 0 ? 0 : value);
+        }
+    }
+}
+
+static int jpeg_orientation(const struct jpeg_decompress_struct *cinfo)
+{
+    static const char prefix[6] = "Exif\0";
+    for (jpeg_saved_marker_ptr marker = cinfo->marker_list; marker; marker = marker->next)
+        if (marker->data_length > sizeof prefix && memcmp(marker->data, prefix, sizeof prefix) == 0)
+            return exif_orientation(marker->data + sizeof prefix,
+                                    marker->data_length - sizeof prefix);
+    return 1;
+}
+
+// How much smaller fast decoding makes the picture: what libjpeg does in the inverse DCT.
+static int jpeg_reduction(const struct jpeg_decompress_struct *cinfo,
+                          const struct image_limits *limits, int shortest)
+{
+    JDIMENSION width = cinfo->image_width, height = cinfo->image_height;
+    JDIMENSION side = width < height ? width : height;
+    int reduction = 8;
+    if (!limits->fast_decode || shortest < 1)
+        return 1;
+    while (reduction > 1 && side / (JDIMENSION)reduction < (JDIMENSION)shortest)
+        reduction /= 2;
+    return reduction;
+}
+
+// Whether columns and rows may be left out. Not of a file of several scans: they are gathered
+// before, so little would be saved, and of coefficients that are missing libjpeg guesses some from
+// blocks further away. Not where fast decoding may scale chroma less than luma and still has to
+// upsample it: libjpeg-turbo 2.1 then takes the width for half of what it is.
+static bool jpeg_can_crop(struct jpeg_decompress_struct *cinfo)
+{
+    bool common = cinfo->max_h_samp_factor <= 2 && cinfo->max_v_samp_factor <= 2;
+    return !jpeg_has_multiple_scans(cinfo) && (cinfo->scale_denom == 1 || common);
+}
+
+// Leaves the rows above the window out, and the columns beside it but for a margin: upsampling
+// chroma takes the last column that is decoded for the edge of the picture, so that columns up to
+// one block further must be there. Returns how many columns are left of the window.
+static int jpeg_select(struct jpeg_decompress_struct *cinfo, const struct image_window *window,
+                       int reduction)
+{
+    if (!jpeg_can_crop(cinfo))
+        return window->left;
+    JDIMENSION block = (JDIMENSION)(cinfo->max_h_samp_factor * DCTSIZE / reduction);
+    JDIMENSION left = (JDIMENSION)window->left, right = left + (JDIMENSION)window->width;
+    left = left > block ? left - block : 0;
+    right = right + block < cinfo->output_width ? right + block : cinfo->output_width;
+    JDIMENSION width = right - left;
+    jpeg_crop_scanline(cinfo, &left, &width);
+    jpeg_skip_scanlines(cinfo, (JDIMENSION)window->top);
+    return window->left - (int)left;
+}
+
+// To the end of the picture, since damage there is damage: libjpeg does not look at what a skip to
+// the last row leaves out, so that row is read.
+static void jpeg_read_rest(struct jpeg_decompress_struct *cinfo, JSAMPARRAY row)
+{
+    JDIMENSION rest = cinfo->output_height - cinfo->output_scanline;
+    if (rest > 1 && jpeg_can_crop(cinfo))
+        jpeg_skip_scanlines(cinfo, rest - 1);
+    while (cinfo->output_scanline < cinfo->output_height)
+        jpeg_read_scanlines(cinfo, row, 1);
+    jpeg_finish_decompress(cinfo); // reads up to the end marker: without one the file is truncated
+}
+
+static void jpeg_read_window(struct jpeg_decompress_struct *cinfo,
+                             const struct image_window *window, int reduction,
+                             struct image_receiver *receiver)
+{
+    int margin = jpeg_select(cinfo, window, reduction);
+    int samples = cinfo->output_components;
+    JSAMPARRAY lines = cinfo->mem->alloc_sarray(
+        (j_common_ptr)cinfo, JPOOL_IMAGE, cinfo->output_width * (JDIMENSION)samples, IMAGE_ROWS);
+    for (JDIMENSION y = cinfo->output_scanline; y < (JDIMENSION)window->top; y++)
+        jpeg_read_scanlines(cinfo, lines, 1);
+    for (int y = 0, count; y < window->height; y += count) {
+        const uint8_t *rows[IMAGE_ROWS];
+        for (count = 0; count < IMAGE_ROWS && y + count < window->height; count++) {
+            jpeg_read_scanlines(cinfo, lines + count, 1);
+            uint8_t *row = lines[count] + (ptrdiff_t)margin * samples;
+            if (samples == 4)
+                cmyk_to_rgb(row, row, window->width);
+            rows[count] = row;
+        }
+        image_rows(receiver, rows, count);
+    }
+    jpeg_read_rest(cinfo, lines);
+}
+
+static enum status jpeg_read(struct jpeg_reader *reader, const struct image_limits *limits,
+                             struct image_receiver *receiver, int shortest)
+{
+    struct jpeg_decompress_struct *cinfo = &reader->cinfo;
+    jpeg_save_markers(cinfo, JPEG_APP0 + 1, 0xffff);
+    jpeg_read_header(cinfo, TRUE);
+    int components = cinfo->num_components;
+    if (components != 1 && components != 3 && components != 4)
+        return status_fail(STATUS_BAD_IMAGE, "jpeg: %d colour components", components);
+    TRY(image_check_size("jpeg", cinfo->image_width, cinfo->image_height, limits));
+
+    struct image_size size = {(int)cinfo->image_width, (int)cinfo->image_height,
+                              jpeg_reduction(cinfo, limits, shortest)};
+    struct image_window window;
+    TRY(image_begin(receiver, &size, jpeg_orientation(cinfo), &window));
+    reader->max_scans = jpeg_scans_allowed((int64_t)size.width * size.height);
+    cinfo->out_color_space = components == 4 ? JCS_CMYK : JCS_RGB;
+    cinfo->scale_num = 1;
+    cinfo->scale_denom = (unsigned)size.reduction;
+    jpeg_start_decompress(cinfo);
+    jpeg_read_window(cinfo, &window, size.reduction, receiver);
+    return STATUS_OK;
+}
+
+// The frame that jumps end in.
+static enum status jpeg_read_guarded(struct jpeg_reader *reader, const uint8_t *bytes,
+                                     size_t length, const struct image_limits *limits,
+                                     struct image_receiver *receiver, int shortest)
+{
+    if (setjmp(reader->escape) != 0)
+        return reader->status;
+    jpeg_reader_init(reader, bytes, length);
+    return jpeg_read(reader, limits, receiver, shortest);
+}
+
+enum status image_read_jpeg(const uint8_t *bytes, size_t length, const struct image_limits *limits,
+                            struct image_receiver *receiver, int shortest)
+{
+    struct jpeg_reader reader = {0};
+    enum status status = jpeg_read_guarded(&reader, bytes, length, limits, receiver, shortest);
+    jpeg_destroy_decompress(&reader.cinfo);
+    return status;
+}

@@ -30,6 +30,7 @@ struct config {
     int64_t threads, decode_threads;
     int64_t max_batch, max_queue;
     int64_t exif_orientation; // 1: apply
+    int64_t fast_decode;
     int64_t top_k;
     int64_t max_pixels;
 

@@ -116,7 +116,8 @@ static void decode_image(struct api *api, const struct upload *image, struct job
                          struct result *result)
 {
     struct image_limits limits = {.max_pixels = api->config->max_pixels,
-                                  .apply_orientation = api->config->exif_orientation != 0};
+                                  .apply_orientation = api->config->exif_orientation != 0,
+                                  .fast_decode = api->config->fast_decode != 0};
     while (sem_wait(&api->decoders) != 0)
         ;
     enum status status = result_prepare(result, image->bytes, image->length, &limits,

@@ -51,7 +51,8 @@ static enum status prepare_file(struct session *session, const char *path, struc
                                 uint8_t *pixels)
 {
     struct image_limits limits = {.max_pixels = session->config->max_pixels,
-                                  .apply_orientation = session->config->exif_orientation != 0};
+                                  .apply_orientation = session->config->exif_orientation != 0,
+                                  .fast_decode = session->config->fast_decode != 0};
     const uint8_t *bytes;
     size_t length;
     *result = (struct result){0};

@@ -62,6 +62,8 @@ static const struct option table[] = {
      .help = "images in the server at once; 0: 4 x max-batch"},
     {"exif-orientation", PICTURES, CHOICE, FIELD(exif_orientation), .default_text = "apply",
      .choices = "ignore|apply", .help = "turn pictures as their camera meant them"},
+    {"fast-decode", PICTURES, FLAG, FIELD(fast_decode),
+     .help = "decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, nearly the same pixels"},
     {"top-k", PICTURES, NUMBER, FIELD(top_k), .default_number = 5, .min = 1, .max = 1 << 20,
      .help = "predictions per image"},
     {"max-pixels", PICTURES, NUMBER, FIELD(max_pixels), .default_number = 64 * 1000 * 1000,

@@ -43,7 +43,7 @@ class Help(CommandLineCase):
         engine = common | {"weights", "weights-dir", "random-weights", "device", "precision",
                            "threads"}
         images = engine | {"labels", "top-k", "max-batch", "max-pixels", "decode-threads",
-                           "exif-orientation"}
+                           "exif-orientation", "fast-decode"}
         wanted = {"serve": images | {"listen", "port", "max-queue", "max-body-bytes",
                                      "max-images", "max-inflight-bytes", "max-connections",
                                      "drain-timeout-ms", "print-config"},

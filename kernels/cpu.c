@@ -144,7 +144,7 @@ static void cpu_round(struct backend *backend, enum weight_kind kind, int N, int
     for (int64_t i = 0; dot == DOT_BF16 && i < (int64_t)N * K; i++)
         values[i] = bf16_to_float(bf16_from_float(values[i]));
     for (int n = 0; dot == DOT_INT8 && n < N; n++) {
-        float *row = values + (int64_t)n * K, scale = quantization_scale(row, K);
+        float *row = values + (int64_t)n * K, scale = quantization_scale(largest_size(row, K));
         float inverse = quantization_inverse(scale);
         for (int k = 0; k < K; k++)
             row[k] = scale * (float)quantize(row[k], inverse);
@@ -252,6 +252,9 @@ static enum status cpu_linear(struct stream *base, const struct linear_args *arg
 static enum status cpu_attention(struct stream *base, const struct attention_args *args)
 {
     struct cpu_stream *stream = (struct cpu_stream *)base;
+    if (half_activations(stream) && args->HS % 2 != 0)
+        return status_fail(STATUS_UNSUPPORTED_DEVICE,
+                           "the CPU backend's bf16 needs an even head size, not %d", args->HS);
     size_t floats = stream->cpu->kernels->attention_scratch(args) * (size_t)stream->cpu->threads;
     TRY(grow_scratch(stream, floats * sizeof(float)));
     stream->cpu->kernels->attention(args, half_activations(stream), stream->team, stream->scratch);

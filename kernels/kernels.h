@@ -14,15 +14,13 @@ enum dot { DOT_FP32, DOT_BF16, DOT_INT8 };
 // A tile of a matrix product: out[r][n] = sum over k of a[r][k] * b[k][n], up to TILE_ROWS x
 // TILE_COLUMNS of them, fp32 (DOT_INT8: int32). The sums over k run in order, whatever the shape.
 struct tile {
-    void *out;              // [rows][TILE_COLUMNS] 32-bit values
-    const void *a;          // row r starts a_stride * r bytes on; 32-bit lanes of values of k
-    const void *b;          // lanes of k; the next ones are b_stride bytes on
-    int64_t a_stride;       // in bytes
-    int64_t b_stride;       // in bytes
-    int lanes;              // of k
-    int rows, vectors;      // 1..TILE_ROWS, 1..TILE_VECTORS
-    const char *prefetch;   // what the next tiles will read, brought near meanwhile
-    int64_t prefetch_bytes; // 0 for nothing
+    void *out;         // [rows][TILE_COLUMNS] 32-bit values
+    const void *a;     // row r starts a_stride * r bytes on; 32-bit lanes of values of k
+    const void *b;     // lanes of k; the next ones are b_stride bytes on
+    int64_t a_stride;  // in bytes
+    int64_t b_stride;  // in bytes
+    int lanes;         // of k
+    int rows, vectors; // 1..TILE_ROWS, 1..TILE_VECTORS
 };
 
 #if defined __AVX512F__

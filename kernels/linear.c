@@ -3,9 +3,8 @@
 // A weight (N, K) is packed into panels of TILE_COLUMNS columns. A panel holds one 32-bit lane of
 // values of K after the other, for all its columns (tile.c); in int8 the columns' scales and
 // corrections follow. A task is a panel and some of the rows: each panel is read from memory once,
-// by one thread, stays in its second-level cache while the rows pass by, and meanwhile the thread's
-// next panel is fetched, so that a pass over the weights hides behind the arithmetic. Threads take
-// tasks as they come free, so one that is held up does not hold up the rest.
+// by one thread, and stays in its second-level cache while the rows pass by. Threads take tasks as
+// they come free, so one that is held up does not hold up the rest.
 //
 // In int8 the weight has a scale for each column, the input one for each row. vpdpbusd wants one of
 // its factors unsigned: the input is stored with 128 added, and the correction, 128 times the sum
@@ -48,7 +47,8 @@ static void pack_int8(int K, const float *values, int8_t *panel, int column, int
     int32_t sum = 0;
     int32_t *corrections = (int32_t *)(void *)panel + (int64_t)lanes * TILE_COLUMNS;
     float *scales = (float *)(corrections + TILE_COLUMNS);
-    float scale = quantization_scale(values, K), inverse = quantization_inverse(scale);
+    float scale = quantization_scale(largest_size(values, K)),
+          inverse = quantization_inverse(scale);
     for (int k = 0; k < K; k++) {
         int value = quantize(values[k], inverse);
         panel[((int64_t)(k / 4) * TILE_COLUMNS + column) * 4 + k % 4] = (int8_t)value;
@@ -109,18 +109,16 @@ struct product {
     int step, parts; // rows of a task, tasks of a panel
 };
 
-enum { CHUNK = 256 };
-
+// Without their signs, values in bf16 are ordered as whole numbers are, with those that are not
+// finite on top.
 static float row_scale(const uint16_t *in, int K)
 {
-    float values[CHUNK], scale = 0.0f;
-    for (int k = 0; k < K; k += CHUNK) {
-        int count = K - k < CHUNK ? K - k : CHUNK;
-        activations_load(values, in + k, count, true);
-        float chunk = quantization_scale(values, count);
-        scale = chunk > scale || chunk != chunk ? chunk : scale;
+    uint16_t largest = 0;
+    for (int k = 0; k < K; k++) {
+        uint16_t size = in[k] & 0x7fff;
+        largest = size > largest ? size : largest;
     }
-    return scale;
+    return quantization_scale(bf16_to_float(largest));
 }
 
 // A row of bf16 -> bytes with INT8_OFFSET added; K is padded to whole lanes, where the weight is 0.
@@ -133,68 +131,87 @@ static void quantize_row(uint8_t *restrict out, const uint16_t *restrict in, int
         out[k] = INT8_OFFSET;
 }
 
-// The panel's columns of one row: adds the bias, does what the kind of layer asks for, stores.
-static void finish_row(const struct product *p, int row, int column, const char *panel,
-                       const void *sums)
+// A tile as it leaves the product: DOT_INT8's are whole numbers.
+union tile_sums {
+    float values[TILE_ROWS][TILE_COLUMNS];
+    int32_t whole[TILE_ROWS][TILE_COLUMNS];
+};
+
+// Takes the corrections off and applies the scales, which follow the panel's lanes.
+static void dequantize(const struct product *p, union tile_sums *tile, int row, int rows,
+                       const char *panel)
+{
+    const int32_t *corrections = (const int32_t *)(const void *)panel;
+    corrections += (int64_t)p->lanes * TILE_COLUMNS;
+    const float *scales = (const float *)(corrections + TILE_COLUMNS);
+    for (int r = 0; r < rows; r++)
+        for (int n = 0; n < TILE_COLUMNS; n++)
+            tile->values[r][n] =
+                (float)(tile->whole[r][n] - corrections[n]) * (scales[n] * p->scales[row + r]);
+}
+
+// One row of a tile, `count` columns of it, to its place.
+static void store_row(const struct product *p, int row, int column, const float *values, int count)
 {
     const struct linear_args *args = p->args;
-    int count = args->N - column < TILE_COLUMNS ? args->N - column : TILE_COLUMNS;
-    float values[TILE_COLUMNS] = {0};
-    if (p->linear->dot == DOT_INT8) {
-        const int32_t *whole = sums, *corrections = (const int32_t *)(const void *)panel;
-        corrections += (int64_t)p->lanes * TILE_COLUMNS;
-        const float *scales = (const float *)(corrections + TILE_COLUMNS);
-        for (int n = 0; n < TILE_COLUMNS; n++)
-            values[n] = (float)(whole[n] - corrections[n]) * (scales[n] * p->scales[row]);
-    } else {
-        memcpy(values, sums, sizeof values);
-    }
-    for (int n = 0; n < count; n++)
-        values[n] += args->bias[column + n];
-
-    int64_t out_row = row + (int64_t)(row / args->rows + 1) * p->linear->lead;
+    int64_t out_row = row;
+    if (p->linear->lead > 0)
+        out_row += (int64_t)(row / args->rows + 1) * p->linear->lead;
     int64_t at = out_row * args->out_stride + column;
     float *out = (float *)args->out + at;
-    if (args->kind == LINEAR_GELU)
-        for (int n = 0; n < TILE_COLUMNS; n++)
-            values[n] = gelu(values[n]);
     if (args->kind == LINEAR_RESIDUAL)
         for (int n = 0; n < count; n++)
             out[n] += values[n];
     else if (args->kind == LINEAR_LOGITS || !p->linear->half)
-        memcpy(out, values, sizeof *out * (size_t)count);
+        activations_store(out, values, count, false);
     else
         activations_store((uint16_t *)args->out + at, values, count, true);
+}
+
+// Adds the bias, does what the kind of layer asks for, and stores.
+static void finish_tile(const struct product *p, union tile_sums *tile, int row, int rows,
+                        int column, const float *bias)
+{
+    int count = p->args->N - column;
+    for (int r = 0; r < rows; r++)
+        for (int n = 0; n < TILE_COLUMNS; n++)
+            tile->values[r][n] += bias[n];
+    float *values = (float *)tile;
+    int gelus = p->args->kind == LINEAR_GELU ? rows * TILE_COLUMNS : 0;
+#pragma omp simd
+    for (int i = 0; i < gelus; i++)
+        values[i] = gelu(values[i]);
+    for (int r = 0; r < rows; r++)
+        if (count >= TILE_COLUMNS) // the usual case, of a length that the compiler knows
+            store_row(p, row + r, column, tile->values[r], TILE_COLUMNS);
+        else
+            store_row(p, row + r, column, tile->values[r], count);
 }
 
 // Rows first..last - 1 of the panel's columns.
 static void multiply_rows(const struct product *p, int panel_index, int first, int last)
 {
-    enum { MAX_PREFETCH = 16384 }; // more at once would only wait in line
     enum dot dot = p->linear->dot;
     int column = panel_index * TILE_COLUMNS, left = p->args->N - column;
-    int vectors = (left + VECTOR_FLOATS - 1) / VECTOR_FLOATS;
-    int64_t bytes = panel_bytes(dot, p->args->K);
-    const char *panel = (const char *)p->args->weight + bytes * panel_index;
-    // Behind the last panel the next layer's weight begins: vit_weights.c lays them out in order.
-    const char *next = panel + bytes * team_threads(p->linear->team);
-    int64_t share = bytes / ((last - first + TILE_ROWS - 1) / TILE_ROWS) + 64;
-    int32_t sums[TILE_ROWS][TILE_COLUMNS];
-    for (int row = first; row < last; row += TILE_ROWS, next += share) {
+    int columns = left < TILE_COLUMNS ? left : TILE_COLUMNS;
+    const char *panel = (const char *)p->args->weight + panel_bytes(dot, p->args->K) * panel_index;
+    float bias[TILE_COLUMNS] = {0};
+    memcpy(bias, p->args->bias + column, sizeof *bias * (size_t)columns);
+    union tile_sums sums = {.whole = {{0}}};
+    for (int row = first; row < last; row += TILE_ROWS) {
         int rows = last - row < TILE_ROWS ? last - row : TILE_ROWS;
         CPU_KERNEL(tile_cpu)
-        (dot, &(struct tile){.out = sums,
+        (dot, &(struct tile){.out = &sums,
                              .a = p->in + p->in_stride * row,
                              .b = panel,
                              .a_stride = p->in_stride,
                              .b_stride = TILE_COLUMNS * 4,
                              .lanes = p->lanes,
                              .rows = rows,
-                             .vectors = vectors < TILE_VECTORS ? vectors : TILE_VECTORS,
-                             .prefetch = next,
-                             .prefetch_bytes = share <= MAX_PREFETCH ? share : 0});
-        for (int r = 0; r < rows; r++)
-            finish_row(p, row + r, column, panel, sums[r]);
+                             .vectors = (columns + VECTOR_FLOATS - 1) / VECTOR_FLOATS});
+        if (dot == DOT_INT8)
+            dequantize(p, &sums, row, rows, panel);
+        finish_tile(p, &sums, row, rows, column, bias);
     }
 }
 

@@ -3,6 +3,9 @@
 // vectorise.
 
 #include <math.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -61,8 +64,8 @@ static inline float gelu(float x)
     return (x < 0.0f ? 0.0f : x) - size * tail;
 }
 
-// The scale of `count` values as whole numbers from -127 to 127. NaN if one of them is not finite.
-static inline float quantization_scale(const float *values, int count)
+// The largest size among values; NaN if one of them is not finite.
+static inline float largest_size(const float *values, int count)
 {
     float largest = 0.0f, poison = 0.0f;
 #pragma omp simd reduction(max : largest) reduction(+ : poison)
@@ -71,7 +74,14 @@ static inline float quantization_scale(const float *values, int count)
         largest = size > largest ? size : largest;
         poison += values[i] * 0.0f;
     }
-    return largest / 127.0f + poison;
+    return largest + poison;
+}
+
+// What one step of whole numbers from -127 to 127 stands for, where `largest` is the largest size.
+// NaN where that is not finite.
+static inline float quantization_scale(float largest)
+{
+    return largest / 127.0f + largest * 0.0f;
 }
 
 // value / scale to nearest, ties to even; `inverse` is 1 / scale, or 0 where that is 0.
@@ -106,10 +116,16 @@ static inline void activations_store(void *restrict out, const float *restrict i
 {
     uint16_t *halves = out;
     float *floats = out;
+    int i = 0;
+#ifdef __AVX512BF16__
+    for (; half && i + 16 <= count; i += 16)
+        _mm256_storeu_si256((__m256i *)(void *)(halves + i),
+                            (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(in + i)));
+#endif
     if (half)
-        for (int i = 0; i < count; i++)
+        for (; i < count; i++)
             halves[i] = bf16_from_float(in[i]);
     else
-        for (int i = 0; i < count; i++)
+        for (; i < count; i++)
             floats[i] = in[i];
 }

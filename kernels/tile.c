@@ -69,13 +69,11 @@ ALWAYS_INLINE void multiply(enum dot dot, int rows, int vectors, const struct ti
         if ((vectors) <= TILE_VECTORS)                                                             \
             multiply(dot, rows, vectors, tile);                                                    \
         break
-#define SHAPES(vectors)                                                                            \
-    SHAPE(1, vectors);                                                                             \
-    SHAPE(2, vectors);                                                                             \
-    SHAPE(3, vectors);                                                                             \
-    SHAPE(4, vectors);                                                                             \
-    SHAPE(5, vectors);                                                                             \
-    SHAPE(6, vectors)
+#define SHAPES(rows)                                                                               \
+    SHAPE(rows, 1);                                                                                \
+    SHAPE(rows, 2);                                                                                \
+    SHAPE(rows, 3);                                                                                \
+    SHAPE(rows, 4)
 
 ALWAYS_INLINE void multiply_shape(enum dot dot, const struct tile *tile)
 {
@@ -84,13 +82,13 @@ ALWAYS_INLINE void multiply_shape(enum dot dot, const struct tile *tile)
         SHAPES(2);
         SHAPES(3);
         SHAPES(4);
+        SHAPES(5);
+        SHAPES(6);
     }
 }
 
 void CPU_KERNEL(tile_cpu)(enum dot dot, const struct tile *tile)
 {
-    for (int64_t i = 0; i < tile->prefetch_bytes; i += 64)
-        __builtin_prefetch(tile->prefetch + i, 0, 2);
     if (dot == DOT_FP32)
         multiply_shape(DOT_FP32, tile);
 #if defined __AVX512BF16__ && defined __AVX512VNNI__

@@ -1,9 +1,9 @@
 // From encoded bytes to the model's crop (resize 256 bilinear, crop 224), exact and by fast
 // decoding. Usage:
 //   bench_decode FILE...
-// Prints per file its size, and the ms of decoding, of resizing and of both: CPU time of one
-// thread, medians of many runs after a warm-up, and the least of both. Exact and fast runs
-// alternate.
+// Prints a JSON object a line, {"file", "mode", "decode_ms", "preprocess_ms", "total_ms"}, for each
+// file and mode (exact, fast): CPU time of one thread, medians of many runs after a warm-up. Exact
+// and fast runs alternate.
 
 #include "preprocess.h"
 #include <stdio.h>
@@ -36,44 +36,40 @@ static double median(double *values, int count)
     return values[count / 2];
 }
 
-static struct preprocessed run(const uint8_t *bytes, size_t length, bool fast, struct times *times,
-                               int index)
+static void run(const uint8_t *bytes, size_t length, bool fast, struct times *times, int index)
 {
     static const struct preprocess recipe = {.resize = 256, .crop = 224};
     static uint8_t crop[224 * 224 * 3];
     struct image_limits limits = {INT32_MAX, true, fast};
     struct preprocessed done;
     double start = cpu_ms();
-    if (preprocess_bytes(&recipe, bytes, length, &limits, crop, &done) != STATUS_OK) {
-        fprintf(stderr, "bench_decode: %s\n", status_detail(STATUS_BAD_IMAGE));
+    enum status status = preprocess_bytes(&recipe, bytes, length, &limits, crop, &done);
+    if (status != STATUS_OK) {
+        fprintf(stderr, "bench_decode: %s\n", status_detail(status));
         exit(1);
     }
     times->together[index] = cpu_ms() - start;
     times->resize[index] = (double)done.resample_ns * 1e-6;
     times->decode[index] = times->together[index] - times->resize[index];
-    return done;
 }
 
 static void measure(const char *name, const uint8_t *bytes, size_t length)
 {
     static struct times times[2];
-    struct preprocessed done = {0};
     int runs = 0;
     for (int i = 0; i < WARM_UP; i++)
-        done = run(bytes, length, i % 2, times, 0);
+        run(bytes, length, i % 2, times, 0);
     double begin = cpu_ms();
     do {
         for (int fast = 0; fast < 2; fast++)
             run(bytes, length, fast, &times[fast], runs);
         runs++;
     } while (runs < MIN_RUNS || (runs < MAX_RUNS && cpu_ms() - begin < seconds * 1e3));
-    printf("%s: %d x %d, %zu bytes\n", name, done.width, done.height, length);
-    for (int fast = 0; fast < 2; fast++) {
-        double together = median(times[fast].together, runs);
-        printf("  %s  decode %8.3f ms  resize %7.3f ms  together %8.3f ms  least %8.3f ms\n",
-               fast ? "fast " : "exact", median(times[fast].decode, runs),
-               median(times[fast].resize, runs), together, times[fast].together[0]);
-    }
+    for (int fast = 0; fast < 2; fast++)
+        printf("{\"file\": \"%s\", \"mode\": \"%s\", \"decode_ms\": %.4f, "
+               "\"preprocess_ms\": %.4f, \"total_ms\": %.4f}\n",
+               name, fast ? "fast" : "exact", median(times[fast].decode, runs),
+               median(times[fast].resize, runs), median(times[fast].together, runs));
 }
 
 int main(int argc, char **argv)

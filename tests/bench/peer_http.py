@@ -106,10 +106,10 @@ def least_ms(entry, decode_ms):
 
 
 def bench_decode_ms(options, path):
-    """Decode and preprocess, for a server without Server-Timing; 0 where nothing tells it."""
+    """Decode and preprocess, for a server without Server-Timing."""
     bench = options.binary.parent / "tests" / "bench_decode"
-    rows = peer_decode.lines(peer_run.output([bench, "--json", path])) if bench.exists() else []
-    return next((row["total_ms"] for row in rows if row["mode"] == "exact"), 0.0)
+    rows = peer_decode.lines(peer_run.output([bench, path]))
+    return next(row["total_ms"] for row in rows if row["mode"] == "exact")
 
 
 def print_table(options, rounds, decode_ms):
@@ -123,15 +123,14 @@ def print_table(options, rounds, decode_ms):
         body.append([f"{clients} clients" if clients > 1 else "1 client", middle(rates),
                      spread(ratios(rates, engine)), middle(p50),
                      middle([one["ms_p99"] for one in loads]),
-                     spread(ratios(p50, least)) if clients == 1 else "",
+                     middle([a - b for a, b in zip(p50, least)], 2) if clients == 1 else "",
                      sum(one["not_200"] for one in loads),
                      sum(one["socket_errors"] for one in loads)])
     entry = rounds[0]
-    knows_picture = decode_ms or "decode" in entry["server_timing"]
     table(f"{options.model} over HTTP, {entry['precision']}, at most {entry['max_batch']} images a "
           f"batch: median of {options.rounds} rounds",
           ["", "requests/s", f"of the engine at batch {entry['engine_batch']}", "p50 ms", "p99 ms",
-           "p50 / (engine at batch 1 + picture)" if knows_picture else "p50 / engine at batch 1",
+           "p50 ms over engine at batch 1 + picture",
            "not 200", "socket errors"], body)
     print(f"engine alone: {middle(engine)} images/s at batch {entry['engine_batch']}, "
           f"{middle([e['engine_ms_batch_1'] for e in rounds], 2)} ms at batch 1\n")

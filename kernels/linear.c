@@ -86,7 +86,8 @@ static void pack_panel(void *context, int p, int thread)
     int64_t bytes = panel_bytes(job->dot, job->columns);
     char *panel = (char *)job->packed + bytes * p;
     (void)thread;
-    memset(panel, 0, (size_t)bytes);
+    if (job->N - p * TILE_COLUMNS < TILE_COLUMNS || job->columns != job->K || job->K % 4 != 0)
+        memset(panel, 0, (size_t)bytes);
     for (int n = p * TILE_COLUMNS; n < job->N && n < (p + 1) * TILE_COLUMNS; n++)
         pack_column(job->dot, job->K, job->values + (int64_t)n * job->K, panel, n % TILE_COLUMNS);
 }

@@ -3,7 +3,9 @@
 // stays so until that task is done, so its fields can be read. Threads without work look at `work`
 // for a while, giving way to others, and then sleep on a condition. A sleeper counts itself in
 // `sleepers` before it looks at `work` a last time, the caller writes `work` before it looks at
-// `sleepers`: one of them sees the other.
+// `sleepers`: one of them sees the other. The caller waits for the last tasks of others in the same
+// way, with `waiting` and `unfinished`: a core that looks on cannot take over a thread that stands
+// in line for another core, an idle one does.
 
 #include "team.h"
 #include <pthread.h>
@@ -14,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOOKS_BEFORE_YIELD = 64, YIELDS_BEFORE_SLEEP = 200 };
+enum { LOOKS_BEFORE_YIELD = 64, YIELDS_BEFORE_SLEEP = 200, YIELDS_BEFORE_WAIT = 20 };
 
 struct team {
     _Atomic uint64_t work; // job number << 32 | tasks not taken
@@ -25,7 +27,8 @@ struct team {
 
     atomic_int sleepers;
     pthread_mutex_t mutex; // guards the sleep, and stopping
-    pthread_cond_t wake;
+    pthread_cond_t wake, done;
+    atomic_bool waiting; // the caller, for `done`
     atomic_bool stopping;
 
     int threads; // the caller's included
@@ -57,7 +60,11 @@ static bool run_one(struct team *team, int thread)
     } while (!atomic_compare_exchange_weak_explicit(&team->work, &work, work - 1,
                                                     memory_order_acquire, memory_order_relaxed));
     team->task(team->context, team->count - (int)(uint32_t)work, thread);
-    atomic_fetch_sub_explicit(&team->unfinished, 1, memory_order_release);
+    if (atomic_fetch_sub(&team->unfinished, 1) == 1 && atomic_load(&team->waiting)) {
+        pthread_mutex_lock(&team->mutex);
+        pthread_cond_signal(&team->done);
+        pthread_mutex_unlock(&team->mutex);
+    }
     return true;
 }
 
@@ -97,6 +104,21 @@ static void wake_all(struct team *team)
     pthread_mutex_unlock(&team->mutex);
 }
 
+static void wait_for_the_last(struct team *team)
+{
+    for (int looks = 1; looks < LOOKS_BEFORE_YIELD * YIELDS_BEFORE_WAIT; looks++) {
+        if (atomic_load_explicit(&team->unfinished, memory_order_acquire) == 0)
+            return;
+        relax(looks);
+    }
+    pthread_mutex_lock(&team->mutex);
+    atomic_store(&team->waiting, true);
+    while (atomic_load(&team->unfinished) > 0)
+        pthread_cond_wait(&team->done, &team->mutex);
+    atomic_store(&team->waiting, false);
+    pthread_mutex_unlock(&team->mutex);
+}
+
 void team_run(struct team *team, int count, team_task_fn task, void *context)
 {
     if (count <= 0)
@@ -111,8 +133,7 @@ void team_run(struct team *team, int count, team_task_fn task, void *context)
         wake_all(team);
     while (run_one(team, 0))
         ;
-    for (int looks = 1; atomic_load_explicit(&team->unfinished, memory_order_acquire) > 0; looks++)
-        relax(looks);
+    wait_for_the_last(team);
 }
 
 enum status team_create(int threads, struct team **out)
@@ -122,6 +143,7 @@ enum status team_create(int threads, struct team **out)
         return status_fail(STATUS_OUT_OF_MEMORY, "cpu: no memory for %d threads", threads);
     pthread_mutex_init(&team->mutex, NULL);
     pthread_cond_init(&team->wake, NULL);
+    pthread_cond_init(&team->done, NULL);
     for (team->threads = 1; team->threads < threads; team->threads++) {
         struct member *member = &team->members[team->threads];
         *member = (struct member){.team = team, .index = team->threads};
@@ -145,6 +167,7 @@ void team_free(struct team *team)
     for (int i = 1; i < team->threads; i++)
         pthread_join(team->members[i].thread, NULL);
     pthread_cond_destroy(&team->wake);
+    pthread_cond_destroy(&team->done);
     pthread_mutex_destroy(&team->mutex);
     free(team);
 }

@@ -253,7 +253,7 @@ static enum status map_file(const char *path, void **mapping, size_t *bytes)
         goto out;
     }
     *bytes = (size_t)about.st_size;
-    *mapping = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    *mapping = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0); // all is read
     if (*mapping == MAP_FAILED)
         status = status_fail(STATUS_IO, "%s: cannot be mapped: %s", path, strerror(errno));
 out:

@@ -53,7 +53,7 @@ def requests_per_second(server, picture, clients=64, seconds=10):
 
 def compare_batches(paths, precision, limit):
     """The worst error over all batch sizes; every place of a batch counts."""
-    expected = logits(paths, "--device", "cpu")
+    expected = logits(paths, "--device", "cpu", "--precision", "fp32")
     worst = 0.0
     for batch in BATCHES:
         files = [paths[i % len(paths)] for i in range(batch)]

@@ -120,10 +120,9 @@ static void gather_values(const struct job *job, int b, int h, const struct scra
     for (int t = 0; t < T && job->half; t += 2) {
         const uint16_t *first = head(job, b, h, 2, t);
         const uint16_t *second = head(job, b, h, 2, t + 1 < T ? t + 1 : t);
-        uint32_t mask = t + 1 < T ? 0xffff0000 : 0;
         uint32_t *row = s->values + (int64_t)(t / 2) * s->HS;
         for (int d = 0; d < HS; d++)
-            row[d] = first[d] | ((uint32_t)second[d] << 16 & mask);
+            row[d] = first[d] | (uint32_t)second[d] << 16;
     }
 }
 

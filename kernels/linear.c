@@ -122,7 +122,8 @@ static float row_scale(const uint16_t *in, int K)
     return quantization_scale(bf16_to_float(largest));
 }
 
-// A row of bf16 -> bytes with INT8_OFFSET added; K is padded to whole lanes, where the weight is 0.
+// A row of bf16 -> bytes with INT8_OFFSET added. K is padded to whole lanes, with anything: there
+// the weight is 0.
 static void quantize_row(uint8_t *restrict out, const uint16_t *restrict in, int K, float scale)
 {
     float inverse = quantization_inverse(scale);

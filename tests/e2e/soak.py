@@ -77,10 +77,9 @@ def valgrind():
         command = ["valgrind", "--leak-check=full", "--fair-sched=yes", "--errors-for-leak-kinds=definite,indirect",
                    "--error-exitcode=9", f"--log-file={log.name}", "--fullpath-after=",
                    vitserve.BINARY, "serve", "--model", "deit_tiny_patch16_224",
-                   "--random-weights", "1", "--device", "cpu", "--max-batch", "2", "--port", "0"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE,
-                                   env=vitserve.environment(OMP_NUM_THREADS="1",
-                                                            ONEDNN_MAX_CPU_ISA="SSE41"))
+                   "--random-weights", "1", "--device", "cpu", "--threads", "1", "--max-batch", "2",
+                   "--port", "0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=vitserve.environment())
         port = int(process.stdout.readline().decode().rsplit(":", 1)[1])
         server = vitserve.Server.__new__(vitserve.Server)
         server.port = port

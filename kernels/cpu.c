@@ -25,64 +25,6 @@ struct cpu_stream {
     size_t scratch_bytes;
 };
 
-// An instruction set that the kernels are compiled for; `half` where it multiplies bf16 and int8.
-struct isa {
-    const char *name;
-    bool (*runs_here)(void);
-    bool half;
-    struct cpu_kernels kernels;
-};
-
-#define CPU_KERNELS(isa)                                                                           \
-    {                                                                                              \
-        patches_cpu_##isa, layernorm_cpu_##isa, linear_cpu_##isa, packed_bytes_cpu_##isa,          \
-            pack_cpu_##isa, attention_cpu_##isa, attention_scratch_cpu_##isa, peak_cpu_##isa       \
-    }
-
-#ifdef __x86_64__
-static bool runs_v3(void)
-{
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("bmi2");
-}
-
-static bool runs_v4(void)
-{
-    return runs_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-
-static bool runs_v4_bf16(void)
-{
-    return runs_v4() && __builtin_cpu_supports("avx512bf16") &&
-           __builtin_cpu_supports("avx512vnni");
-}
-#endif
-
-static bool runs_everywhere(void)
-{
-    return true;
-}
-
-// The best first.
-static const struct isa isas[] = {
-#ifdef __x86_64__
-    {"v4_bf16", runs_v4_bf16, true, CPU_KERNELS(v4_bf16)},
-    {"v4", runs_v4, false, CPU_KERNELS(v4)},
-    {"v3", runs_v3, false, CPU_KERNELS(v3)},
-#endif
-    {"generic", runs_everywhere, false, CPU_KERNELS(generic)},
-};
-
-// The best that runs here, or the one of that name; NULL where it does not.
-static const struct isa *find_isa(const char *name)
-{
-    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
-        if ((!name || strcmp(name, isas[i].name) == 0) && isas[i].runs_here())
-            return &isas[i];
-    return NULL;
-}
-
 // Large blocks in huge pages where the system has them: a page at a time, the first touch of the
 // weights takes longer than packing them.
 static enum status cpu_alloc(struct backend *backend, size_t bytes, void **memory)
@@ -380,7 +322,7 @@ static int available_cores(void)
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-static enum status check_precision(const struct isa *isa, enum precision precision)
+static enum status check_precision(const struct cpu_isa *isa, enum precision precision)
 {
     if (precision == PRECISION_FP32 ||
         (isa->half && (precision == PRECISION_BF16 || precision == PRECISION_INT8)))
@@ -393,7 +335,7 @@ static enum status check_precision(const struct isa *isa, enum precision precisi
 enum status backend_cpu_create_isa(const char *name, enum precision precision, int threads,
                                    struct backend **out)
 {
-    const struct isa *isa = find_isa(name);
+    const struct cpu_isa *isa = cpu_isa_find(name);
     if (!isa)
         return status_fail(STATUS_UNSUPPORTED_DEVICE, "the processor has no \"%s\"", name);
     if (precision == PRECISION_AUTO)

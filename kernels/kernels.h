@@ -46,7 +46,7 @@ struct cpu_linear {
     void *scratch; // linear_cpu_scratch() bytes, of DOT_INT8
 };
 
-// The ops are compiled once per instruction set (CMakeLists.txt names them); cpu.c takes the best
+// The ops are compiled once per instruction set (CMakeLists.txt names them); isa.c finds the best
 // table that the processor can run. half: activations are bf16.
 struct cpu_kernels {
     void (*patches)(const struct embed_args *args, bool half, struct team *team);
@@ -61,6 +61,17 @@ struct cpu_kernels {
     size_t (*attention_scratch)(const struct attention_args *args); // floats for each thread
     double (*peak)(enum dot dot, int64_t rounds); // on one core; returns the operations done
 };
+
+// The kernels of one instruction set; `half` where it multiplies bf16 and int8.
+struct cpu_isa {
+    const char *name;
+    bool (*runs_here)(void);
+    bool half;
+    struct cpu_kernels kernels;
+};
+
+// The best that runs here, or the one of that name; NULL where that does not.
+const struct cpu_isa *cpu_isa_find(const char *name);
 
 // Bytes of scratch that a quantised linear layer wants: a scale for each row, and its input.
 static inline size_t linear_cpu_scratch(const struct linear_args *args)

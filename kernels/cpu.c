@@ -47,12 +47,14 @@ static void cpu_free(struct backend *backend, void *memory)
     free(memory);
 }
 
-// What a matrix is multiplied in: the pixels and the logits are not quantised.
+// What a matrix is multiplied in. The logits are not quantised.
 static enum dot dot_of(const struct cpu_backend *cpu, enum weight_kind kind)
 {
     if (cpu->base.precision == PRECISION_FP32)
         return DOT_FP32;
-    return cpu->base.precision == PRECISION_INT8 && kind == WEIGHT_LINEAR ? DOT_INT8 : DOT_BF16;
+    if (cpu->base.precision == PRECISION_BF16 || kind == WEIGHT_HEAD)
+        return DOT_BF16;
+    return kind == WEIGHT_PATCH ? DOT_BYTES : DOT_INT8;
 }
 
 // The columns of a packed matrix: those of the patch embedding are padded as the patches are.
@@ -71,6 +73,11 @@ static enum status cpu_packed_bytes(struct backend *backend, enum weight_kind ki
     if (kind != WEIGHT_VECTOR && kind != WEIGHT_PATCH && dot == DOT_BF16 && K % 2 != 0)
         return status_fail(STATUS_UNSUPPORTED_DEVICE,
                            "the CPU backend's bf16 needs an even number of channels, not %d", K);
+    // Sums of K products of at most 255 x 127 are kept in 32 bits.
+    if ((dot == DOT_INT8 || dot == DOT_BYTES) && K > INT32_MAX / (255 * 127))
+        return status_fail(STATUS_UNSUPPORTED_DEVICE,
+                           "the CPU backend's int8 takes at most %d channels, not %d",
+                           INT32_MAX / (255 * 127), K);
     return STATUS_OK;
 }
 
@@ -94,7 +101,7 @@ static void cpu_round(struct backend *backend, enum weight_kind kind, int N, int
         return;
     for (int64_t i = 0; dot == DOT_BF16 && i < (int64_t)N * K; i++)
         values[i] = bf16_to_float(bf16_from_float(values[i]));
-    for (int n = 0; dot == DOT_INT8 && n < N; n++) {
+    for (int n = 0; dot != DOT_BF16 && n < N; n++) {
         float *row = values + (int64_t)n * K, scale = quantization_scale(largest_size(row, K));
         float inverse = quantization_inverse(scale);
         for (int k = 0; k < K; k++)
@@ -157,9 +164,9 @@ static bool half_activations(const struct cpu_stream *stream)
 static enum status cpu_embed(struct stream *base, const struct embed_args *args)
 {
     struct cpu_stream *stream = (struct cpu_stream *)base;
-    bool half = half_activations(stream);
+    enum dot dot = dot_of(stream->cpu, WEIGHT_PATCH);
     int side = args->S / args->P;
-    stream->cpu->kernels->patches(args, half, stream->team);
+    stream->cpu->kernels->patches(args, dot, stream->team);
     struct linear_args product = {.kind = LINEAR_RESIDUAL,
                                   .out = args->x,
                                   .out_stride = args->C,
@@ -171,8 +178,8 @@ static enum status cpu_embed(struct stream *base, const struct embed_args *args)
                                   .N = args->C,
                                   .K = EMBED_COLUMNS(args->P)};
     stream->cpu->kernels->linear(&(struct cpu_linear){.args = &product,
-                                                      .dot = dot_of(stream->cpu, WEIGHT_PATCH),
-                                                      .half = half,
+                                                      .dot = dot,
+                                                      .half = half_activations(stream),
                                                       .lead = 1,
                                                       .team = stream->team});
     return STATUS_OK;

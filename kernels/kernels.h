@@ -2,17 +2,19 @@
 // Private to the CPU backend: its ops, and what one file of them knows of another.
 //
 // Activations are fp32 in fp32, and bf16 in bf16 and in int8: there the linear layers quantise what
-// comes in, row by row, for the product alone.
+// comes in, row by row, for the product alone. Pixels are bytes already.
 
 #include "backend.h"
 #include "team.h"
 #include <stdbool.h>
 
-// How a matrix product multiplies: 1, 2 or 4 values of K in each 32-bit lane.
-enum dot { DOT_FP32, DOT_BF16, DOT_INT8 };
+// How a matrix product multiplies: 1, 2 or 4 values of K in each 32-bit lane. DOT_BYTES is DOT_INT8
+// on an input that is bytes from 0 to 255 as it stands.
+enum dot { DOT_FP32, DOT_BF16, DOT_INT8, DOT_BYTES };
 
 // A tile of a matrix product: out[r][n] = sum over k of a[r][k] * b[k][n], up to TILE_ROWS x
-// TILE_COLUMNS of them, fp32 (DOT_INT8: int32). The sums over k run in order, whatever the shape.
+// TILE_COLUMNS of them, fp32 (DOT_INT8, DOT_BYTES: int32). The sums over k run in order, whatever
+// the shape.
 struct tile {
     void *out;         // [rows][TILE_COLUMNS] 32-bit values
     const void *a;     // row r starts a_stride * r bytes on; 32-bit lanes of values of k
@@ -49,7 +51,7 @@ struct cpu_linear {
 // The ops are compiled once per instruction set (CMakeLists.txt names them); isa.c finds the best
 // table that the processor can run. half: activations are bf16.
 struct cpu_kernels {
-    void (*patches)(const struct embed_args *args, bool half, struct team *team);
+    void (*patches)(const struct embed_args *args, enum dot dot, struct team *team);
     void (*layernorm)(const struct layernorm_args *args, bool half, struct team *team);
     void (*linear)(const struct cpu_linear *linear);
     size_t (*packed_bytes)(enum dot dot, int N, int K);
@@ -73,7 +75,7 @@ struct cpu_isa {
 // The best that runs here, or the one of that name; NULL where that does not.
 const struct cpu_isa *cpu_isa_find(const char *name);
 
-// Bytes of scratch that a quantised linear layer wants: a scale for each row, and its input.
+// Bytes of scratch that a linear layer of DOT_INT8 wants: a scale for each row, and its input.
 static inline size_t linear_cpu_scratch(const struct linear_args *args)
 {
     return (size_t)args->B * (size_t)args->rows * (sizeof(float) + (size_t)args->K + 3);
@@ -86,7 +88,7 @@ static inline size_t linear_cpu_scratch(const struct linear_args *args)
 // CPU_ISA is the suffix of the set that a file is being compiled for.
 #define CPU_KERNELS_DECLARE(isa)                                                                   \
     void tile_cpu_##isa(enum dot dot, const struct tile *tile);                                    \
-    void patches_cpu_##isa(const struct embed_args *args, bool half, struct team *team);           \
+    void patches_cpu_##isa(const struct embed_args *args, enum dot dot, struct team *team);        \
     void layernorm_cpu_##isa(const struct layernorm_args *args, bool half, struct team *team);     \
     void linear_cpu_##isa(const struct cpu_linear *linear);                                        \
     size_t packed_bytes_cpu_##isa(enum dot dot, int N, int K);                                     \

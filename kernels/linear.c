@@ -8,7 +8,7 @@
 //
 // In int8 the weight has a scale for each column, the input one for each row. vpdpbusd wants one of
 // its factors unsigned: the input is stored with 128 added, and the correction, 128 times the sum
-// of the column, taken off again.
+// of the column, taken off again. Pixels (DOT_BYTES) are unsigned as they come.
 
 #include "kernels.h"
 #include "numeric.h"
@@ -16,9 +16,15 @@
 
 enum { INT8_OFFSET = 128 };
 
+// The products whose sums are int32.
+static bool whole_numbers(enum dot dot)
+{
+    return dot == DOT_INT8 || dot == DOT_BYTES;
+}
+
 static int values_per_lane(enum dot dot)
 {
-    return dot == DOT_INT8 ? 4 : dot == DOT_BF16 ? 2 : 1;
+    return whole_numbers(dot) ? 4 : dot == DOT_BF16 ? 2 : 1;
 }
 
 static int lanes_of(enum dot dot, int K)
@@ -33,7 +39,7 @@ static int panels_of(int N)
 
 static int64_t panel_bytes(enum dot dot, int K)
 {
-    int64_t lanes = lanes_of(dot, K) + (dot == DOT_INT8 ? 2 : 0); // corrections, scales
+    int64_t lanes = lanes_of(dot, K) + (whole_numbers(dot) ? 2 : 0); // corrections, scales
     return lanes * TILE_COLUMNS * 4;
 }
 
@@ -42,7 +48,8 @@ size_t CPU_KERNEL(packed_bytes_cpu)(enum dot dot, int N, int K)
     return (size_t)panel_bytes(dot, K) * (size_t)panels_of(N);
 }
 
-static void pack_int8(int K, const float *values, int8_t *panel, int column, int lanes)
+static void pack_int8(enum dot dot, int K, const float *values, int8_t *panel, int column,
+                      int lanes)
 {
     int32_t sum = 0;
     int32_t *corrections = (int32_t *)(void *)panel + (int64_t)lanes * TILE_COLUMNS;
@@ -54,16 +61,18 @@ static void pack_int8(int K, const float *values, int8_t *panel, int column, int
         panel[((int64_t)(k / 4) * TILE_COLUMNS + column) * 4 + k % 4] = (int8_t)value;
         sum += value;
     }
-    corrections[column] = INT8_OFFSET * sum;
+    corrections[column] = dot == DOT_INT8 ? INT8_OFFSET * sum : 0;
     scales[column] = scale;
 }
 
-static void pack_column(enum dot dot, int K, const float *values, void *panel, int column)
+// `lanes` of the panel: padded, they can be more than K fills.
+static void pack_column(enum dot dot, int K, const float *values, void *panel, int column,
+                        int lanes)
 {
     float *floats = panel;
     uint16_t *halves = panel;
-    if (dot == DOT_INT8)
-        pack_int8(K, values, panel, column, lanes_of(dot, K));
+    if (whole_numbers(dot))
+        pack_int8(dot, K, values, panel, column, lanes);
     else if (dot == DOT_BF16)
         for (int k = 0; k < K; k++)
             halves[((int64_t)(k / 2) * TILE_COLUMNS + column) * 2 + k % 2] =
@@ -89,7 +98,8 @@ static void pack_panel(void *context, int p, int thread)
     if (job->N - p * TILE_COLUMNS < TILE_COLUMNS || job->columns != job->K || job->K % 4 != 0)
         memset(panel, 0, (size_t)bytes);
     for (int n = p * TILE_COLUMNS; n < job->N && n < (p + 1) * TILE_COLUMNS; n++)
-        pack_column(job->dot, job->K, job->values + (int64_t)n * job->K, panel, n % TILE_COLUMNS);
+        pack_column(job->dot, job->K, job->values + (int64_t)n * job->K, panel, n % TILE_COLUMNS,
+                    lanes_of(job->dot, job->columns));
 }
 
 void CPU_KERNEL(pack_cpu)(enum dot dot, int N, int K, int columns, const float *values,
@@ -104,7 +114,7 @@ struct product {
     const struct linear_args *args;
     const char *in;     // (M, K)
     int64_t in_stride;  // in bytes
-    float *scales;      // (M), of a quantised input
+    float *scales;      // (M), of a quantised input; NULL: all are 1
     uint8_t *quantized; // (M, K), that input
     int M, lanes;
     int step, parts; // rows of a task, tasks of a panel
@@ -112,7 +122,7 @@ struct product {
 
 // Without their signs, values in bf16 are ordered as whole numbers are, with those that are not
 // finite on top.
-static float row_scale(const uint16_t *in, int K)
+static float scale_of_row(const uint16_t *in, int K)
 {
     uint16_t largest = 0;
     for (int k = 0; k < K; k++) {
@@ -133,7 +143,7 @@ static void quantize_row(uint8_t *restrict out, const uint16_t *restrict in, int
         out[k] = INT8_OFFSET;
 }
 
-// A tile as it leaves the product: DOT_INT8's are whole numbers.
+// A tile as it leaves the product.
 union tile_sums {
     float values[TILE_ROWS][TILE_COLUMNS];
     int32_t whole[TILE_ROWS][TILE_COLUMNS];
@@ -146,10 +156,12 @@ static void dequantize(const struct product *p, union tile_sums *tile, int row, 
     const int32_t *corrections = (const int32_t *)(const void *)panel;
     corrections += (int64_t)p->lanes * TILE_COLUMNS;
     const float *scales = (const float *)(corrections + TILE_COLUMNS);
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < rows; r++) {
+        float row_scale = p->scales ? p->scales[row + r] : 1.0f;
         for (int n = 0; n < TILE_COLUMNS; n++)
             tile->values[r][n] =
-                (float)(tile->whole[r][n] - corrections[n]) * (scales[n] * p->scales[row + r]);
+                (float)(tile->whole[r][n] - corrections[n]) * (scales[n] * row_scale);
+    }
 }
 
 // One row of a tile, `count` columns of it, to its place.
@@ -211,7 +223,7 @@ static void multiply_rows(const struct product *p, int panel_index, int first, i
                              .lanes = p->lanes,
                              .rows = rows,
                              .vectors = (columns + VECTOR_FLOATS - 1) / VECTOR_FLOATS});
-        if (dot == DOT_INT8)
+        if (whole_numbers(dot))
             dequantize(p, &sums, row, rows, panel);
         finish_tile(p, &sums, row, rows, column, bias);
     }
@@ -242,7 +254,7 @@ static void quantize_task(void *context, int task, int thread)
     (void)thread;
     for (int row = first; row < first + (left < QUANTIZED_ROWS ? left : QUANTIZED_ROWS); row++) {
         const uint16_t *in = (const uint16_t *)p->args->in + (int64_t)row * K;
-        p->scales[row] = row_scale(in, K);
+        p->scales[row] = scale_of_row(in, K);
         quantize_row(p->quantized + row * p->in_stride, in, K, p->scales[row]);
     }
 }
@@ -253,12 +265,11 @@ void CPU_KERNEL(linear_cpu)(const struct cpu_linear *linear)
     struct product p = {.linear = linear, .args = args, .in = args->in};
     p.M = args->B * args->rows;
     p.lanes = lanes_of(linear->dot, args->K);
-    p.in_stride = args->K * (int64_t)(linear->half ? 2 : 4);
+    p.in_stride = p.lanes * (int64_t)4;
     if (linear->dot == DOT_INT8) {
         p.scales = linear->scratch;
         p.quantized = (uint8_t *)(p.scales + p.M);
         p.in = (const char *)p.quantized;
-        p.in_stride = p.lanes * (int64_t)4;
         team_run(linear->team, (p.M + QUANTIZED_ROWS - 1) / QUANTIZED_ROWS, quantize_task, &p);
     }
     int panels = panels_of(args->N);

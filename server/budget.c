@@ -1,0 +1,16 @@
+#include "budget.h"
+
+enum status budget_take(struct budget *budget, int64_t bytes)
+{
+    int64_t before = atomic_fetch_add(&budget->used, bytes);
+    if (before <= budget->limit - bytes)
+        return STATUS_OK;
+    atomic_fetch_sub(&budget->used, bytes);
+    return status_fail(STATUS_QUEUE_FULL, "requests in work fill the budget of %lld bytes",
+                       (long long)budget->limit);
+}
+
+void budget_give(struct budget *budget, int64_t bytes)
+{
+    atomic_fetch_sub(&budget->used, bytes);
+}

@@ -3,14 +3,16 @@
 
 #include "config.h"
 #include "http.h"
+#include "metrics.h"
 #include "model.h"
 #include "queue.h"
 
 struct api;
 
-// The configuration outlives the api. Until api_set_ready() every request that needs the model is
-// answered STATUS_STARTING.
-enum status api_create(const struct config *config, struct api **api) CHECKED;
+// The configuration and the metrics outlive the api. Until api_set_ready() every request that needs
+// the model is answered STATUS_STARTING.
+enum status api_create(const struct config *config, struct metrics *metrics,
+                       struct api **api) CHECKED;
 void api_free(struct api *api);
 
 // The model and its queue are ready, and outlive the api.
@@ -20,6 +22,7 @@ void api_set_ready(struct api *api, const struct model *model, struct queue *que
 // Requests are still taken as long as the queue takes them.
 void api_set_unready(struct api *api, enum status reason);
 
-// An http_handler; the context is the api.
+// An http_admit and an http_handler; the context is the api.
+enum status api_admit(void *api, const struct http_request *request);
 enum status api_handle(void *api, const struct http_request *request,
                        struct http_response *response);

@@ -3,6 +3,7 @@
 // the slices point into the body, which must outlive the struct.
 
 #include "status.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,6 +11,7 @@ struct upload {
     char name[256]; // the part's file name, or "image-1", "image-2", ...; UTF-8
     const uint8_t *bytes;
     size_t length;
+    bool cropped; // the bytes are the model's (S, S, 3) pixels
 };
 
 struct body {

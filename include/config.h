@@ -39,7 +39,8 @@ struct config {
     int64_t max_body_bytes, max_images;
     int64_t max_inflight_bytes, max_connections;
     int64_t idle_timeout_ms, drain_timeout_ms;
-    int64_t log_level;
+    char *api_key_file, *tls_cert, *tls_key, *cors_origin;
+    int64_t log_level, log_format;
     int64_t print_config;
 
     int64_t json;   // vitserve classify and bench

@@ -4,7 +4,7 @@
 //
 // The handler runs on the thread of its connection, many at a time.
 
-#include "status.h"
+#include "budget.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,14 +18,17 @@ struct http_request {
     // Not STATUS_OK: the request was refused before its body was read, and the handler has only
     // to write the error. The detail is this thread's.
     enum status refused;
-    void *connection; // private to http.c
+    int64_t arrived_ns;    // clock_ns() when the headers had arrived
+    struct budget *budget; // what is made of the body is charged here, as the body is
+    int requests;          // in work, this one included
+    void *connection;      // private to http.c
 };
 
 // NULL where absent.
 const char *http_header(const struct http_request *request, const char *name);
 const char *http_query(const struct http_request *request, const char *name);
 
-enum { HTTP_MAX_HEADERS = 8 };
+enum { HTTP_MAX_HEADERS = 12 };
 
 struct http_response {
     char *body; // malloc'ed; http.c frees it
@@ -45,11 +48,17 @@ void http_add_header(struct http_response *response, const char *name, const cha
 typedef enum status (*http_handler)(void *context, const struct http_request *request,
                                     struct http_response *response);
 
+// Called once the headers have arrived, before the body is read: what it refuses goes to the
+// handler as request->refused, and the body is not taken.
+typedef enum status (*http_admit)(void *context, const struct http_request *request);
+
 struct http_options {
     const char *listen;
     int port; // 0: any free one
     int64_t max_body_bytes, max_inflight_bytes, max_connections;
     int64_t idle_timeout_ms;
+    const char *tls_cert, *tls_key; // PEM text that outlives the server; NULL: plain HTTP
+    http_admit admit;
     http_handler handler;
     void *context;
 };
@@ -59,7 +68,7 @@ struct http_server;
 // Listens and serves from now on. STATUS_IO where the address cannot be bound.
 enum status http_start(const struct http_options *options, struct http_server **server) CHECKED;
 
-// "http://127.0.0.1:8080", as bound.
+// "127.0.0.1:8080", as bound.
 const char *http_address(const struct http_server *server);
 
 // Accepts what already waits in the backlog, then nothing more; answers every request in work, at

@@ -15,7 +15,7 @@ typedef void (*accepted_fn)(void *context, int fd, const struct sockaddr *addres
 enum status listener_start(const char *address, int port, accepted_fn accepted, void *context,
                            struct listener **listener) CHECKED;
 
-// "http://127.0.0.1:8080", as bound.
+// "127.0.0.1:8080", as bound.
 const char *listener_address(const struct listener *listener);
 
 // Hands over every connection that already waits in the backlog, closes the socket, and frees.

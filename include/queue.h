@@ -66,5 +66,7 @@ void queue_close(struct queue *queue);
 // The device is lost: what waits is finished as STATUS_DEVICE_FAILED, and so is every reservation.
 void queue_fail(struct queue *queue);
 
+int queue_length(struct queue *queue); // images that are reserved, wait or are in work
+
 // Seconds until a slot is likely to be free, from the rate of the last batches; at least 1.
 int queue_retry_after(struct queue *queue);

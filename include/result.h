@@ -8,6 +8,7 @@
 struct result {
     char name[256];
     int width, height; // of the picture as it is looked at; 0 if it could not be decoded
+    int64_t decode_ns, preprocess_ns; // what that took; the first also where it failed
     enum status status;
     char detail[256];    // of a failure
     const float *logits; // (K), where the status is STATUS_OK

@@ -2,6 +2,7 @@
 // The thread that feeds the device: takes a batch from the queue, runs it, hands the logits back.
 // It knows jobs, not requests.
 
+#include "metrics.h"
 #include "queue.h"
 #include "vit.h"
 
@@ -11,8 +12,9 @@ struct worker;
 typedef void (*worker_failed_fn)(void *context);
 
 // The run belongs to the worker until worker_join().
-enum status worker_start(struct queue *queue, struct vit_run *run, int max_batch, int classes,
-                         worker_failed_fn failed, void *context, struct worker **worker) CHECKED;
+enum status worker_start(struct queue *queue, struct vit_run *run, struct metrics *metrics,
+                         int max_batch, int classes, worker_failed_fn failed, void *context,
+                         struct worker **worker) CHECKED;
 
 // Waits until the worker has emptied the closed queue, and frees it.
 void worker_join(struct worker *worker);

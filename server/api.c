@@ -1,33 +1,27 @@
 #include "api.h"
-#include "body.h"
+#include "clock.h"
+#include "handlers.h"
+#include "log.h"
 #include "report.h"
-#include "result.h"
-#include <errno.h>
-#include <semaphore.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct api {
-    const struct config *config;
-    sem_t decoders;       // images that may be decoded at the same time
-    atomic_int readiness; // an enum status; what follows is set before it leaves STATUS_STARTING
-    const struct model *model;
-    struct queue *queue;
-    int max_batch;
+    struct engine engine;
+    atomic_int readiness; // an enum status; the engine is complete before it leaves STATUS_STARTING
 };
 
-enum status api_create(const struct config *config, struct api **out)
+enum status api_create(const struct config *config, struct metrics *metrics, struct api **out)
 {
     struct api *api = calloc(1, sizeof *api);
     if (!api)
         return status_fail(STATUS_OUT_OF_MEMORY, "api: out of memory");
-    api->config = config;
+    api->engine = (struct engine){.config = config, .metrics = metrics};
     atomic_init(&api->readiness, STATUS_STARTING);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    sem_init(&api->decoders, 0,
+    sem_init(&api->engine.decoders, 0,
              config->decode_threads > 0 ? (unsigned)config->decode_threads : (unsigned)cores);
     *out = api;
     return STATUS_OK;
@@ -37,15 +31,15 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
-    sem_destroy(&api->decoders);
+    sem_destroy(&api->engine.decoders);
     free(api);
 }
 
 void api_set_ready(struct api *api, const struct model *model, struct queue *queue, int max_batch)
 {
-    api->model = model;
-    api->queue = queue;
-    api->max_batch = max_batch;
+    api->engine.model = model;
+    api->engine.queue = queue;
+    api->engine.max_batch = max_batch;
     atomic_store(&api->readiness, STATUS_OK);
 }
 
@@ -54,197 +48,111 @@ void api_set_unready(struct api *api, enum status reason)
     atomic_store(&api->readiness, (int)reason);
 }
 
-static enum status set_text(struct http_response *response, const char *content_type, char *text)
+void respond(struct call *call, const char *content_type, char *text, size_t length)
 {
-    response->content_type = content_type;
-    response->body = text;
-    response->length = strlen(text);
-    return STATUS_OK;
+    call->response->content_type = content_type;
+    call->response->body = text;
+    call->response->length = length;
 }
 
-static enum status need_model(const struct api *api)
+// ---- the small handlers -------------------------------------------------------------------------
+
+static enum status model_handle(struct call *call)
 {
-    if (atomic_load(&api->readiness) == STATUS_STARTING)
-        return status_fail(STATUS_STARTING, "the model is still loading");
-    return STATUS_OK;
-}
-
-// ---- /classify ----------------------------------------------------------------------------------
-
-// One request in work; the arrays have one entry per image.
-struct classification {
-    struct body body;
-    struct result *results;
-    struct job **jobs;
-    int top_k;
-    bool logits;
-};
-
-// A query parameter, or the form field of the same name.
-static const char *parameter(const struct http_request *request, const char *name,
-                             const char *form_field)
-{
-    const char *value = http_query(request, name);
-    return value ? value : *form_field ? form_field : NULL;
-}
-
-static enum status read_parameters(const struct api *api, const struct http_request *request,
-                                   struct classification *c)
-{
-    int classes = api->model->entry->dims.K;
-    c->top_k = api->config->top_k < classes ? (int)api->config->top_k : classes;
-    const char *top_k = parameter(request, "top_k", c->body.top_k);
-    if (top_k) {
-        char *end;
-        errno = 0;
-        long value = strtol(top_k, &end, 10);
-        if (end == top_k || *end || errno || value < 1 || value > classes)
-            return status_fail(STATUS_BAD_TOP_K,
-                               "top_k: \"%.32s\" is not a whole number from 1 "
-                               "to %d",
-                               top_k, classes);
-        c->top_k = (int)value;
-    }
-    const char *logits = parameter(request, "logits", c->body.logits);
-    if (logits && strcmp(logits, "0") != 0 && strcmp(logits, "1") != 0)
-        return status_fail(STATUS_BAD_REQUEST, "logits: \"%.32s\" is neither 0 nor 1", logits);
-    c->logits = logits && *logits == '1';
-    return STATUS_OK;
-}
-
-static void decode_image(struct api *api, const struct upload *image, struct job *job,
-                         struct result *result)
-{
-    struct image_limits limits = {.max_pixels = api->config->max_pixels,
-                                  .apply_orientation = api->config->exif_orientation != 0,
-                                  .fast_decode = api->config->fast_decode != 0};
-    while (sem_wait(&api->decoders) != 0)
-        ;
-    enum status status = result_prepare(result, image->bytes, image->length, &limits,
-                                        &api->model->entry->preprocess, job->pixels);
-    sem_post(&api->decoders);
-    if (status == STATUS_OK)
-        queue_submit(job);
-}
-
-// Decodes each image into its slot, and submits it while the next one is decoded.
-static void run_jobs(struct api *api, struct classification *c, struct ticket *ticket)
-{
-    for (int i = 0; i < c->body.count; i++) {
-        snprintf(c->results[i].name, sizeof c->results[i].name, "%s", c->body.images[i].name);
-        decode_image(api, &c->body.images[i], c->jobs[i], &c->results[i]);
-    }
-    ticket_wait(ticket);
-    for (int i = 0; i < c->body.count; i++) {
-        struct result *result = &c->results[i];
-        if (result->status != STATUS_OK)
-            continue;
-        if (c->jobs[i]->status == STATUS_OK)
-            result->logits = c->jobs[i]->logits;
-        else
-            result_fail(result, c->jobs[i]->status);
-    }
-}
-
-static enum status classify_images(struct api *api, const struct http_request *request,
-                                   struct classification *c, struct http_response *response)
-{
-    struct ticket ticket;
-    enum status status, written;
-    char *text = NULL;
-    TRY(read_parameters(api, request, c));
-    c->results = calloc((size_t)c->body.count, sizeof *c->results);
-    c->jobs = calloc((size_t)c->body.count, sizeof *c->jobs);
-    if (!c->results || !c->jobs)
-        return status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
-    TRY(queue_reserve(api->queue, c->body.count, c->jobs, &ticket));
-    run_jobs(api, c, &ticket);
-    written = answer_write(&(struct answer_options){.entry = api->model->entry,
-                                                    .labels = api->model->labels,
-                                                    .top_k = c->top_k,
-                                                    .logits = c->logits,
-                                                    .request_id = request->id},
-                           c->results, c->body.count, &status, &text);
-    ticket_release(&ticket);
-    TRY(written);
-    set_text(response, "application/json", text);
-    return status;
-}
-
-static enum status handle_classify(struct api *api, const struct http_request *request,
-                                   struct http_response *response)
-{
-    struct classification c = {0};
-    TRY(need_model(api));
-    TRY(body_parse(http_header(request, "Content-Type"), request->body, request->body_length,
-                   (int)api->config->max_images, &c.body));
-    enum status status = classify_images(api, request, &c, response);
-    free(c.jobs);
-    free(c.results);
-    body_release(&c.body);
-    return status;
-}
-
-// ---- the other paths ----------------------------------------------------------------------------
-
-static enum status handle_model(struct api *api, const struct http_request *request,
-                                struct http_response *response)
-{
-    TRY(need_model(api));
+    const struct http_request *request = call->request;
     const char *format = http_query(request, "format"), *accept = http_header(request, "Accept");
     bool markdown = format ? strcmp(format, "markdown") == 0
                            : accept && strstr(accept, "text/markdown") != NULL;
     if (format && !markdown && strcmp(format, "json") != 0)
         return status_fail(STATUS_BAD_REQUEST, "format: \"%.32s\" is neither json nor markdown",
                            format);
-    const struct model *model = api->model;
-    struct report_runtime runtime = {.device = model->replicas[0].backend->name,
-                                     .device_name = model->replicas[0].backend->device_name,
-                                     .precision =
-                                         precision_name(model->replicas[0].backend->precision),
+    const struct model *model = call->engine->model;
+    const struct backend *backend = model->replicas[0].backend;
+    struct report_runtime runtime = {.device = backend->name,
+                                     .device_name = backend->device_name,
+                                     .precision = precision_name(backend->precision),
                                      .weights_source = model->weights_source,
                                      .version = VITSERVE_VERSION,
                                      .weights_bytes = model->replicas[0].weights.bytes,
-                                     .max_batch = api->max_batch};
+                                     .max_batch = call->engine->max_batch};
     char *text;
     TRY(report_write(model->entry, &runtime, markdown ? REPORT_MARKDOWN : REPORT_JSON, &text));
-    return set_text(response, markdown ? "text/markdown; charset=utf-8" : "application/json", text);
+    respond(call, markdown ? "text/markdown; charset=utf-8" : "application/json", text,
+            strlen(text));
+    return STATUS_OK;
 }
 
-static enum status answer_ok(struct http_response *response)
+static enum status respond_ok(struct call *call)
 {
     char *text = strdup("{\"status\":\"ok\"}");
-    return text ? set_text(response, "application/json", text)
-                : status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
+    if (!text)
+        return status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
+    respond(call, "application/json", text, strlen(text));
+    return STATUS_OK;
 }
 
-static enum status handle_healthz(struct api *api, const struct http_request *request,
-                                  struct http_response *response)
+static enum status healthz_handle(struct call *call)
 {
-    (void)api, (void)request;
-    return answer_ok(response);
+    return respond_ok(call);
 }
 
-static enum status handle_readyz(struct api *api, const struct http_request *request,
-                                 struct http_response *response)
+// What is not ready has been refused before.
+static enum status readyz_handle(struct call *call)
 {
-    (void)request;
-    enum status readiness = (enum status)atomic_load(&api->readiness);
-    if (readiness != STATUS_OK)
-        return status_fail(readiness, "not ready: %s", status_code(readiness));
-    return answer_ok(response);
+    return respond_ok(call);
 }
+
+static enum status metrics_handle(struct call *call)
+{
+    const struct engine *engine = call->engine;
+    const struct http_request *request = call->request;
+    struct gauges gauges = {.inflight_requests = request->requests - 1,
+                            .inflight_bytes = (int64_t)atomic_load(&request->budget->used),
+                            .ready = call->readiness == STATUS_OK,
+                            .version = VITSERVE_VERSION,
+                            .device = "",
+                            .precision = "",
+                            .model = engine->config->model};
+    if (call->readiness != STATUS_STARTING) {
+        const struct backend *backend = engine->model->replicas[0].backend;
+        gauges.queue_images = queue_length(engine->queue);
+        gauges.device = backend->name;
+        gauges.precision = precision_name(backend->precision);
+        gauges.device_memory_bytes = (int64_t)engine->model->replicas[0].weights.bytes;
+    }
+    char *text;
+    TRY(metrics_write(engine->metrics, &gauges, &text));
+    respond(call, "text/plain; version=0.0.4; charset=utf-8", text, strlen(text));
+    return STATUS_OK;
+}
+
+// ---- routes -------------------------------------------------------------------------------------
+
+enum need {
+    NEEDS_NOTHING,
+    NEEDS_MODEL, // loaded
+    NEEDS_READY, // and neither draining nor failed
+};
 
 static const struct route {
     const char *path, *method;
-    enum status (*handle)(struct api *api, const struct http_request *request,
-                          struct http_response *response);
+    enum need need;
+    enum status (*handle)(struct call *call);
 } routes[] = {
-    {"/classify", "POST", handle_classify},
-    {"/model", "GET", handle_model},
-    {"/healthz", "GET", handle_healthz},
-    {"/readyz", "GET", handle_readyz},
+    {"/classify", "POST", NEEDS_MODEL, classify_handle},
+    {"/model", "GET", NEEDS_MODEL, model_handle},
+    {"/healthz", "GET", NEEDS_NOTHING, healthz_handle},
+    {"/readyz", "GET", NEEDS_READY, readyz_handle},
+    {"/metrics", "GET", NEEDS_NOTHING, metrics_handle},
 };
+
+static const struct route *find_route(const char *path)
+{
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+        if (strcmp(routes[i].path, path) == 0)
+            return &routes[i];
+    return NULL;
+}
 
 // HEAD is a GET whose body the front end leaves out.
 static bool takes_method(const struct route *route, const char *method)
@@ -253,38 +161,135 @@ static bool takes_method(const struct route *route, const char *method)
            (strcmp(route->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
 }
 
-static enum status dispatch(struct api *api, const struct http_request *request,
-                            struct http_response *response)
+static enum status check_need(enum need need, enum status readiness)
 {
+    if (need != NEEDS_NOTHING && readiness == STATUS_STARTING)
+        return status_fail(STATUS_STARTING, "the model is still loading");
+    if (need == NEEDS_READY && readiness != STATUS_OK)
+        return status_fail(readiness, "not ready: %s", status_code(readiness));
+    return STATUS_OK;
+}
+
+static enum status dispatch(struct call *call)
+{
+    const struct http_request *request = call->request;
+    const struct route *route = find_route(request->path);
+    call->trace.route = route ? route->path : "other";
     if (request->refused != STATUS_OK)
         return request->refused;
-    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
-        if (strcmp(routes[i].path, request->path) != 0)
-            continue;
-        if (takes_method(&routes[i], request->method))
-            return routes[i].handle(api, request, response);
-        bool get = strcmp(routes[i].method, "GET") == 0;
-        http_add_header(response, "Allow", "%s", get ? "GET, HEAD" : routes[i].method);
-        return status_fail(STATUS_METHOD_NOT_ALLOWED, "%s takes %s", routes[i].path,
-                           get ? "GET and HEAD" : routes[i].method);
+    if (!route)
+        return status_fail(STATUS_NOT_FOUND, "there is nothing at \"%.128s\"", request->path);
+    bool get = strcmp(route->method, "GET") == 0, options = strcmp(request->method, "OPTIONS") == 0;
+    if (options || !takes_method(route, request->method))
+        http_add_header(call->response, "Allow", "%s",
+                        get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
+    if (options)
+        return STATUS_OK;
+    if (!takes_method(route, request->method))
+        return status_fail(STATUS_METHOD_NOT_ALLOWED, "%s takes %s", route->path,
+                           get ? "GET and HEAD" : "POST");
+    TRY(check_need(route->need, call->readiness));
+    return route->handle(call);
+}
+
+enum status api_admit(void *context, const struct http_request *request)
+{
+    (void)context, (void)request;
+    return STATUS_OK;
+}
+
+// ---- around every answer ------------------------------------------------------------------------
+
+static void add_retry_after(struct call *call, int http)
+{
+    bool busy = http == 429 && call->readiness != STATUS_STARTING;
+    if (http == 429 || http == 503)
+        http_add_header(call->response, "Retry-After", "%d",
+                        busy ? queue_retry_after(call->engine->queue) : 1);
+}
+
+static double milliseconds(int64_t ns)
+{
+    return (double)ns * 1e-6;
+}
+
+// What came of images tells its times, in ms.
+static void add_server_timing(struct call *call)
+{
+    const struct trace *trace = &call->trace;
+    int64_t arrived = call->request->arrived_ns;
+    if (trace->batch > 0)
+        http_add_header(call->response, "Server-Timing",
+                        "read;dur=%.3f, decode;dur=%.3f, preprocess;dur=%.3f, queue;dur=%.3f, "
+                        "infer;dur=%.3f, total;dur=%.3f, batch;desc=\"%d\"",
+                        milliseconds(trace->complete_ns - arrived), milliseconds(trace->decode_ns),
+                        milliseconds(trace->preprocess_ns), milliseconds(trace->queue_ns),
+                        milliseconds(trace->infer_ns), milliseconds(clock_ns() - arrived),
+                        trace->batch);
+}
+
+static void add_cors(struct call *call)
+{
+    const char *origin = call->engine->config->cors_origin;
+    if (!*origin)
+        return;
+    http_add_header(call->response, "Access-Control-Allow-Origin", "%s", origin);
+    http_add_header(call->response, "Access-Control-Expose-Headers",
+                    "X-Request-Id, Retry-After, Server-Timing, Inference-Header-Content-Length");
+    if (strcmp(call->request->method, "OPTIONS") != 0)
+        return;
+    http_add_header(call->response, "Access-Control-Allow-Methods", "GET, HEAD, POST");
+    http_add_header(call->response, "Access-Control-Allow-Headers",
+                    "Authorization, Content-Type, Content-Encoding, X-Request-Id, "
+                    "Inference-Header-Content-Length");
+    http_add_header(call->response, "Access-Control-Max-Age", "86400");
+}
+
+static void record(const struct call *call, enum status status)
+{
+    const struct trace *trace = &call->trace;
+    const struct http_request *request = call->request;
+    int64_t total_ns = clock_ns() - request->arrived_ns;
+    int images = 0;
+    for (int i = 0; i < OUTCOMES; i++) {
+        metrics_count_images(call->engine->metrics, (enum outcome)i, trace->images[i]);
+        images += trace->images[i];
     }
-    return status_fail(STATUS_NOT_FOUND, "there is nothing at \"%.128s\"", request->path);
+    metrics_count_request(call->engine->metrics, trace->route, status_http(status), total_ns);
+    log_request(&(struct log_request){.id = request->id,
+                                      .method = request->method,
+                                      .path = request->path,
+                                      .code = status == STATUS_OK ? "" : status_code(status),
+                                      .http_status = status_http(status),
+                                      .bytes_in = request->body_length,
+                                      .bytes_out = call->response->length,
+                                      .images = images,
+                                      .batch = trace->batch,
+                                      .read_ns = trace->complete_ns - request->arrived_ns,
+                                      .decode_ns = trace->decode_ns,
+                                      .preprocess_ns = trace->preprocess_ns,
+                                      .queue_ns = trace->queue_ns,
+                                      .infer_ns = trace->infer_ns,
+                                      .total_ns = total_ns});
 }
 
 enum status api_handle(void *context, const struct http_request *request,
                        struct http_response *response)
 {
     struct api *api = context;
-    enum status status = dispatch(api, request, response);
-    if (status == STATUS_OK)
-        return status;
-    int http = status_http(status);
-    if (http == 429 || http == 503) {
-        bool busy = http == 429 && atomic_load(&api->readiness) != STATUS_STARTING;
-        http_add_header(response, "Retry-After", "%d", busy ? queue_retry_after(api->queue) : 1);
-    }
+    struct call call = {.engine = &api->engine,
+                        .readiness = (enum status)atomic_load(&api->readiness),
+                        .request = request,
+                        .response = response,
+                        .trace = {.complete_ns = clock_ns()}};
+    enum status status = dispatch(&call);
     char *text;
-    if (!response->body && answer_write_error(status, request->id, &text) == STATUS_OK)
-        set_text(response, "application/json", text);
+    if (status != STATUS_OK && !response->body &&
+        answer_write_error(status, request->id, &text) == STATUS_OK)
+        respond(&call, "application/json", text, strlen(text));
+    add_retry_after(&call, status_http(status));
+    add_server_timing(&call);
+    add_cors(&call);
+    record(&call, status);
     return status;
 }

@@ -8,6 +8,7 @@
 
 #include "http.h"
 #include "clock.h"
+#include "intake.h"
 #include "listener.h"
 #include "log.h"
 #include <errno.h>
@@ -32,7 +33,7 @@ struct http_server {
     struct listener *listener;
     uint64_t id_seed;
     atomic_uint_fast64_t next_id;
-    atomic_int_fast64_t inflight_bytes;
+    struct budget budget;
     atomic_int requests;    // whose headers have arrived and whose reply is not yet sent
     atomic_int connections; // accepted and not yet closed
     atomic_int fresh;       // of these, the ones that have not sent a request yet
@@ -43,9 +44,8 @@ struct http_server {
 struct exchange {
     struct http_server *server;
     char id[129];
-    uint8_t *body;
-    size_t length, capacity;
-    int64_t charged; // of the byte budget
+    int64_t arrived_ns;
+    struct intake intake;
 };
 
 // One connection: whether it has ever sent a request.
@@ -112,103 +112,48 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
     return result;
 }
 
+static struct http_request describe(struct exchange *exchange, struct MHD_Connection *connection,
+                                    const char *method, const char *path)
+{
+    return (struct http_request){.method = method,
+                                 .path = path,
+                                 .body = exchange->intake.bytes,
+                                 .body_length = exchange->intake.length,
+                                 .id = exchange->id,
+                                 .arrived_ns = exchange->arrived_ns,
+                                 .budget = &exchange->server->budget,
+                                 .requests = atomic_load(&exchange->server->requests),
+                                 .connection = connection};
+}
+
 static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *connection,
                               const char *method, const char *path, enum status refused)
 {
-    struct http_server *server = exchange->server;
-    struct http_request request = {.method = method,
-                                   .path = path,
-                                   .body = exchange->body,
-                                   .body_length = exchange->length,
-                                   .id = exchange->id,
-                                   .refused = refused,
-                                   .connection = connection};
+    const struct http_options *options = &exchange->server->options;
+    struct http_request request = describe(exchange, connection, method, path);
     struct http_response response = {0};
-    enum status status = server->options.handler(server->options.context, &request, &response);
-    log_debug("%s %s %s %d", exchange->id, method, path, status_http(status));
+    request.refused = refused;
+    enum status status = options->handler(options->context, &request, &response);
     return queue_response(exchange, connection, status, &response);
 }
 
-// Room for `capacity` bytes of body, taken from the budget that all requests share.
-static enum status grow_body(struct exchange *exchange, size_t capacity)
-{
-    struct http_server *server = exchange->server;
-    int64_t more = (int64_t)(capacity - exchange->capacity);
-    int64_t total = atomic_fetch_add(&server->inflight_bytes, more) + more;
-    exchange->charged += more;
-    if (total > server->options.max_inflight_bytes)
-        return status_fail(STATUS_QUEUE_FULL,
-                           "request bodies in work fill the budget of %lld bytes",
-                           (long long)server->options.max_inflight_bytes);
-    uint8_t *body = realloc(exchange->body, capacity);
-    if (!body)
-        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for a body of %zu bytes", capacity);
-    exchange->body = body;
-    exchange->capacity = capacity;
-    return STATUS_OK;
-}
-
-static enum status too_large(const struct http_server *server)
-{
-    return status_fail(STATUS_BODY_TOO_LARGE, "the body is over the limit of %lld bytes",
-                       (long long)server->options.max_body_bytes);
-}
-
-// What a request says about the end of its body.
-struct framing {
-    const char *length, *encoding;
-    int count;
-};
-
-static enum MHD_Result note_framing(void *context, enum MHD_ValueKind kind, const char *name,
-                                    const char *value)
+static enum MHD_Result note_header(void *context, enum MHD_ValueKind kind, const char *name,
+                                   const char *value)
 {
     (void)kind;
-    struct framing *framing = context;
-    bool length = strcasecmp(name, "Content-Length") == 0;
-    if (!length && strcasecmp(name, "Transfer-Encoding") != 0)
-        return MHD_YES;
-    *(length ? &framing->length : &framing->encoding) = value ? value : "";
-    framing->count++;
+    intake_header(context, name, value);
     return MHD_YES;
 }
 
 // The headers have arrived: a body that we will not take is refused before it is sent.
-static enum status begin_body(struct exchange *exchange, struct MHD_Connection *connection)
+static enum status begin_body(struct exchange *exchange, struct MHD_Connection *connection,
+                              const char *method, const char *path)
 {
-    struct framing framing = {0};
-    MHD_get_connection_values(connection, MHD_HEADER_KIND, note_framing, &framing);
-    // Two that disagree are how one request is smuggled past a proxy inside another, and a coding
-    // that the library does not know is a body without an end (RFC 9112, 6.3).
-    if (framing.count > 1)
-        return status_fail(STATUS_BAD_REQUEST, "more than one Content-Length or Transfer-Encoding");
-    if (framing.encoding && strcasecmp(framing.encoding, "chunked") != 0)
-        return status_fail(STATUS_BAD_REQUEST, "Transfer-Encoding: only chunked is known");
-    if (!framing.length)
-        return STATUS_OK;
-    char *end;
-    errno = 0;
-    long long bytes = strtoll(framing.length, &end, 10);
-    if (*end || bytes < 0 || end == framing.length)
-        return status_fail(STATUS_BAD_REQUEST, "Content-Length is not a number");
-    if (errno || bytes > exchange->server->options.max_body_bytes)
-        return too_large(exchange->server);
-    return bytes > 0 ? grow_body(exchange, (size_t)bytes) : STATUS_OK;
-}
-
-static enum status append_body(struct exchange *exchange, const char *data, size_t length)
-{
-    size_t limit = (size_t)exchange->server->options.max_body_bytes;
-    size_t needed = exchange->length + length;
-    if (needed > limit)
-        return too_large(exchange->server);
-    if (needed > exchange->capacity) {
-        size_t doubled = needed * 2 < 65536 ? 65536 : needed * 2;
-        TRY(grow_body(exchange, doubled < limit ? doubled : limit));
-    }
-    memcpy(exchange->body + exchange->length, data, length);
-    exchange->length = needed;
-    return STATUS_OK;
+    const struct http_options *options = &exchange->server->options;
+    struct http_request request = describe(exchange, connection, method, path);
+    MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &exchange->intake);
+    TRY(options->admit(options->context, &request));
+    return intake_begin(&exchange->intake);
 }
 
 static enum MHD_Result begin_request(struct http_server *server, struct MHD_Connection *connection,
@@ -218,6 +163,9 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
     if (!exchange)
         return MHD_NO;
     exchange->server = server;
+    exchange->arrived_ns = clock_ns();
+    exchange->intake =
+        (struct intake){.budget = &server->budget, .max_bytes = server->options.max_body_bytes};
     choose_id(exchange, connection);
     *state = exchange;
     atomic_fetch_add(&server->requests, 1);
@@ -228,7 +176,7 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
         peer->used = true;
         atomic_fetch_sub(&server->fresh, 1);
     }
-    enum status status = begin_body(exchange, connection);
+    enum status status = begin_body(exchange, connection, method, path);
     return status == STATUS_OK ? MHD_YES : answer(exchange, connection, method, path, status);
 }
 
@@ -242,7 +190,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         return begin_request(context, connection, method, path, state);
     if (*data_length == 0)
         return answer(exchange, connection, method, path, STATUS_OK);
-    enum status status = append_body(exchange, data, *data_length);
+    enum status status = intake_append(&exchange->intake, data, *data_length);
     if (status != STATUS_OK) {
         // No reply can be queued while the body still arrives: close.
         log_info("%s %s %s: connection closed: %s", exchange->id, method, path,
@@ -261,9 +209,8 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     struct exchange *exchange = *state;
     if (!exchange)
         return;
-    atomic_fetch_sub(&server->inflight_bytes, exchange->charged);
+    intake_release(&exchange->intake);
     atomic_fetch_sub(&server->requests, 1);
-    free(exchange->body);
     free(exchange);
     *state = NULL;
 }
@@ -326,20 +273,27 @@ static enum status start(struct http_server *server)
 {
     if (getrandom(&server->id_seed, sizeof server->id_seed, 0) < 0)
         return status_fail(STATUS_IO, "no random numbers: %s", strerror(errno));
+    const struct http_options *options = &server->options;
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
                      MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+    // Without TLS the list of its options ends where it begins.
+    struct MHD_OptionItem tls[] = {
+        {options->tls_key ? MHD_OPTION_HTTPS_MEM_KEY : MHD_OPTION_END, 0,
+         (void *)(uintptr_t)options->tls_key},
+        {MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)options->tls_cert},
+        {MHD_OPTION_END, 0, NULL}};
     // The connection limit is ours: at its own, version 0.9.75 keeps a mutex locked for ever.
     server->daemon = MHD_start_daemon(
-        flags, 0, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, on_library_message,
-        NULL, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
-        MHD_OPTION_CONNECTION_LIMIT, UINT_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)((server->options.idle_timeout_ms + 999) / 1000), MHD_OPTION_THREAD_STACK_SIZE,
-        (size_t)THREAD_STACK_BYTES, MHD_OPTION_END);
+        flags | (options->tls_key ? MHD_USE_TLS : 0), 0, NULL, NULL, on_request, server,
+        MHD_OPTION_EXTERNAL_LOGGER, on_library_message, NULL, MHD_OPTION_UNESCAPE_CALLBACK,
+        unescape, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_CONNECTION_LIMIT, UINT_MAX,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)((options->idle_timeout_ms + 999) / 1000),
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK_BYTES, MHD_OPTION_ARRAY, tls,
+        MHD_OPTION_END);
     if (!server->daemon)
         return status_fail(STATUS_INTERNAL, "the HTTP library does not start: %s", strerror(errno));
-    return listener_start(server->options.listen, server->options.port, on_accept, server,
-                          &server->listener);
+    return listener_start(options->listen, options->port, on_accept, server, &server->listener);
 }
 
 static void release(struct http_server *server)
@@ -355,6 +309,7 @@ enum status http_start(const struct http_options *options, struct http_server **
     if (!server)
         return status_fail(STATUS_OUT_OF_MEMORY, "http: out of memory");
     server->options = *options;
+    server->budget.limit = options->max_inflight_bytes;
     enum status status = start(server);
     if (status != STATUS_OK) {
         release(server);

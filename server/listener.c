@@ -71,7 +71,7 @@ static enum status bind_socket(struct listener *listener, const struct addrinfo 
     getnameinfo((struct sockaddr *)&bound, length, host, sizeof host, port, sizeof port,
                 NI_NUMERICHOST | NI_NUMERICSERV);
     bool v6 = bound.ss_family == AF_INET6;
-    snprintf(listener->address, sizeof listener->address, "http://%s%s%s:%s", v6 ? "[" : "", host,
+    snprintf(listener->address, sizeof listener->address, "%s%s%s:%s", v6 ? "[" : "", host,
              v6 ? "]" : "", port);
     return STATUS_OK;
 }

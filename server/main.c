@@ -61,7 +61,7 @@ static int run(enum command command, const struct config *config, int count, cha
     if (command != COMMAND_CLASSIFY && count > 0)
         return exit_code(
             status_fail(STATUS_USAGE, "\"%s\" is neither a command nor an option", words[0]));
-    log_set_level((enum log_level)config->log_level);
+    log_set((enum log_level)config->log_level, (enum log_format)config->log_format);
     if (config->print_config) {
         enum status status = config_print_json(config, stdout);
         return status == STATUS_OK ? EXIT_OK : exit_code(status);

@@ -207,6 +207,14 @@ void queue_fail(struct queue *queue)
     pthread_mutex_unlock(&queue->mutex);
 }
 
+int queue_length(struct queue *queue)
+{
+    pthread_mutex_lock(&queue->mutex);
+    int length = queue->capacity - queue->n_free;
+    pthread_mutex_unlock(&queue->mutex);
+    return length;
+}
+
 int queue_retry_after(struct queue *queue)
 {
     pthread_mutex_lock(&queue->mutex);

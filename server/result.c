@@ -1,4 +1,5 @@
 #include "result.h"
+#include "clock.h"
 #include "postprocess.h"
 #include <jansson.h>
 #include <math.h>
@@ -16,11 +17,14 @@ enum status result_prepare(struct result *result, const uint8_t *bytes, size_t l
                            const struct image_limits *limits, const struct preprocess *recipe,
                            uint8_t *pixels)
 {
-    struct preprocessed done;
+    struct preprocessed done = {0};
+    int64_t start = clock_ns();
     enum status status = preprocess_bytes(recipe, bytes, length, limits, pixels, &done);
+    result->decode_ns = clock_ns() - start - done.resample_ns;
     if (status == STATUS_OK) {
         result->width = done.width;
         result->height = done.height;
+        result->preprocess_ns = done.resample_ns;
     } else {
         result_fail(result, status);
     }

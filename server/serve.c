@@ -15,6 +15,7 @@ enum { MAX_LANES = 2 * DEVICE_MAX_GPUS };
 
 struct server {
     const struct config *config;
+    struct metrics *metrics;
     struct api *api;
     struct http_server *http;
     struct model model;
@@ -64,17 +65,19 @@ static enum status start_http(struct server *server)
 {
     const struct config *config = server->config;
     raise_descriptor_limit(config->max_connections);
-    TRY(api_create(config, &server->api));
+    TRY(metrics_create(&server->metrics));
+    TRY(api_create(config, server->metrics, &server->api));
     TRY(http_start(&(struct http_options){.listen = config->listen,
                                           .port = (int)config->port,
                                           .max_body_bytes = largest_body(config),
                                           .max_inflight_bytes = config->max_inflight_bytes,
                                           .max_connections = config->max_connections,
                                           .idle_timeout_ms = config->idle_timeout_ms,
+                                          .admit = api_admit,
                                           .handler = api_handle,
                                           .context = server->api},
                    &server->http));
-    printf("listening on %s\n", http_address(server->http));
+    printf("listening on http://%s\n", http_address(server->http));
     fflush(stdout);
     return STATUS_OK;
 }
@@ -118,7 +121,7 @@ static enum status start_workers(struct server *server)
     for (int i = 0; i < server->model.n_replicas; i++)
         TRY(create_runs(server, &server->model.replicas[i]));
     for (int i = 0; i < server->n_lanes; i++)
-        TRY(worker_start(server->queue, server->lanes[i].run, server->max_batch,
+        TRY(worker_start(server->queue, server->lanes[i].run, server->metrics, server->max_batch,
                          server->model.entry->dims.K, on_device_failed, server,
                          &server->lanes[i].worker));
     return STATUS_OK;
@@ -155,6 +158,7 @@ static void stop(struct server *server)
                                                           server->pixels);
     model_close(&server->model);
     api_free(server->api);
+    metrics_free(server->metrics);
 }
 
 // SIGTERM and SIGINT are blocked in every thread and taken here.

@@ -8,6 +8,7 @@ struct worker {
     pthread_t thread;
     struct queue *queue;
     struct vit_run *run;
+    struct metrics *metrics;
     int max_batch, classes;
     worker_failed_fn failed;
     void *context;
@@ -31,6 +32,7 @@ static void *work(void *argument)
     struct worker *worker = argument;
     int count;
     while ((count = queue_take(worker->queue, worker->batch, worker->max_batch)) > 0) {
+        metrics_count_batch(worker->metrics, count, count == worker->max_batch);
         enum status status = run_batch(worker, count);
         if (status != STATUS_OK)
             log_error("a batch of %d images failed: %s", count, status_detail(status));
@@ -44,14 +46,16 @@ static void *work(void *argument)
     return NULL;
 }
 
-enum status worker_start(struct queue *queue, struct vit_run *run, int max_batch, int classes,
-                         worker_failed_fn failed, void *context, struct worker **out)
+enum status worker_start(struct queue *queue, struct vit_run *run, struct metrics *metrics,
+                         int max_batch, int classes, worker_failed_fn failed, void *context,
+                         struct worker **out)
 {
     struct worker *worker = calloc(1, sizeof *worker + sizeof *worker->batch * (size_t)max_batch);
     if (!worker)
         return status_fail(STATUS_OUT_OF_MEMORY, "worker: out of memory");
     worker->queue = queue;
     worker->run = run;
+    worker->metrics = metrics;
     worker->max_batch = max_batch;
     worker->classes = classes;
     worker->failed = failed;

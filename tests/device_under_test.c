@@ -29,7 +29,7 @@ int choose_device(int argc, char **argv)
         fprintf(stderr, "usage: %s cpu|cpu:ISA|cuda\n", argv[0]);
         return WRONG_USAGE;
     }
-    log_set_level(LOG_ERROR);
+    log_set(LOG_ERROR, LOG_TEXT);
     struct backend *backend;
     enum status status = open_device(PRECISION_AUTO, 0, &backend);
     if (status != STATUS_OK) {

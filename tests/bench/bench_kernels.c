@@ -211,7 +211,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s cpu|cuda PRECISION MODEL BATCH [SECONDS]\n", argv[0]);
         return 2;
     }
-    log_set_level(LOG_ERROR);
+    log_set(LOG_ERROR, LOG_TEXT);
     check(catalog_open(&catalog));
     check(catalog_find(catalog, argv[3], &entry));
     b.dims = entry->dims;

@@ -1,0 +1,21 @@
+#pragma once
+// The handlers behind the routes of api.c, by the file that holds them.
+
+#include "http.h"
+#include "inference.h"
+
+// A request as its handler sees it.
+struct call {
+    struct engine *engine; // model and queue are set unless `readiness` is STATUS_STARTING
+    enum status readiness; // STATUS_OK, _STARTING, _DRAINING, _DEVICE_FAILED
+    const struct http_request *request;
+    struct http_response *response;
+    struct trace trace;
+};
+
+// The status they return becomes the HTTP status. Where that is a failure and no body is set, api.c
+// writes the error.
+enum status classify_handle(struct call *call) CHECKED; // api_classify.c
+
+// Sets the body; `text` is malloc'ed, and the response's from now on.
+void respond(struct call *call, const char *content_type, char *text, size_t length);

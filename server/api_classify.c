@@ -1,0 +1,86 @@
+// POST /classify and POST /preprocess: the same bodies; one answers with what the model says, the
+// other with what it sees.
+
+#include "handlers.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+// A query parameter, or the form field of the same name.
+static const char *parameter(const struct http_request *request, const char *name,
+                             const char *form_field)
+{
+    const char *value = http_query(request, name);
+    return value ? value : *form_field ? form_field : NULL;
+}
+
+static enum status read_top_k(const struct engine *engine, const char *text, int *top_k)
+{
+    int classes = engine->model->entry->dims.K;
+    *top_k = engine->config->top_k < classes ? (int)engine->config->top_k : classes;
+    if (!text)
+        return STATUS_OK;
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end || errno || value < 1 || value > classes)
+        return status_fail(STATUS_BAD_TOP_K, "top_k: \"%.32s\" is not a whole number from 1 to %d",
+                           text, classes);
+    *top_k = (int)value;
+    return STATUS_OK;
+}
+
+static enum status read_logits(const char *text, bool *logits)
+{
+    if (text && strcmp(text, "0") != 0 && strcmp(text, "1") != 0)
+        return status_fail(STATUS_BAD_REQUEST, "logits: \"%.32s\" is neither 0 nor 1", text);
+    *logits = text && *text == '1';
+    return STATUS_OK;
+}
+
+static enum status read_options(const struct call *call, const struct body *body,
+                                struct answer_options *options)
+{
+    const struct engine *engine = call->engine;
+    const struct http_request *request = call->request;
+    *options = (struct answer_options){
+        .entry = engine->model->entry, .labels = engine->model->labels, .request_id = request->id};
+    TRY(read_top_k(engine, parameter(request, "top_k", body->top_k), &options->top_k));
+    return read_logits(parameter(request, "logits", body->logits), &options->logits);
+}
+
+static enum status parse_body(const struct call *call, struct body *body)
+{
+    const struct http_request *request = call->request;
+    return body_parse(http_header(request, "Content-Type"), request->body, request->body_length,
+                      (int)call->engine->config->max_images, body);
+}
+
+static enum status classify(struct call *call, const struct body *body)
+{
+    struct answer_options options;
+    struct inference inference;
+    enum status status;
+    char *text;
+    enum status read = read_options(call, body, &options);
+    if (read != STATUS_OK) {
+        call->trace.images[OUTCOME_REJECTED] += body->count;
+        return read;
+    }
+    TRY(inference_run(call->engine, body->images, body->count, &call->trace, &inference));
+    enum status written =
+        answer_write(&options, inference.results, inference.count, &status, &text);
+    inference_release(&inference);
+    TRY(written);
+    respond(call, "application/json", text, strlen(text));
+    return status;
+}
+
+enum status classify_handle(struct call *call)
+{
+    struct body body;
+    TRY(parse_body(call, &body));
+    enum status status = classify(call, &body);
+    body_release(&body);
+    return status;
+}

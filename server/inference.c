@@ -1,0 +1,124 @@
+#include "inference.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum status decode(struct engine *engine, const struct upload *image, struct result *result,
+                          uint8_t *pixels)
+{
+    const struct config *config = engine->config;
+    struct image_limits limits = {.max_pixels = config->max_pixels,
+                                  .apply_orientation = config->exif_orientation != 0,
+                                  .fast_decode = config->fast_decode != 0};
+    while (sem_wait(&engine->decoders) != 0)
+        ;
+    enum status status = result_prepare(result, image->bytes, image->length, &limits,
+                                        &engine->model->entry->preprocess, pixels);
+    sem_post(&engine->decoders);
+    metrics_observe(engine->metrics, STAGE_DECODE, result->decode_ns);
+    return status;
+}
+
+enum status inference_prepare(struct engine *engine, const struct upload *image,
+                              struct trace *trace, struct result *result, uint8_t *pixels)
+{
+    enum status status = STATUS_OK;
+    snprintf(result->name, sizeof result->name, "%s", image->name);
+    if (image->cropped) {
+        memcpy(pixels, image->bytes, image->length);
+        result->width = result->height = engine->model->entry->dims.S;
+    } else {
+        status = decode(engine, image, result, pixels);
+    }
+    trace->decode_ns += result->decode_ns;
+    trace->preprocess_ns += result->preprocess_ns;
+    return status;
+}
+
+static void note_times(struct engine *engine, const struct job *job, struct trace *trace)
+{
+    metrics_observe(engine->metrics, STAGE_QUEUE, job->queued_ns);
+    metrics_observe(engine->metrics, STAGE_INFER, job->infer_ns);
+    trace->queue_ns = job->queued_ns > trace->queue_ns ? job->queued_ns : trace->queue_ns;
+    trace->infer_ns = job->infer_ns > trace->infer_ns ? job->infer_ns : trace->infer_ns;
+    trace->batch = job->batch > trace->batch ? job->batch : trace->batch;
+}
+
+static enum outcome outcome_of(enum status status)
+{
+    switch (status) {
+    case STATUS_OK:
+        return OUTCOME_OK;
+    case STATUS_BAD_IMAGE:
+    case STATUS_IMAGE_TOO_LARGE:
+    case STATUS_UNSUPPORTED_IMAGE:
+        return OUTCOME_BAD_IMAGE;
+    case STATUS_QUEUE_FULL:
+    case STATUS_TOO_MANY_IMAGES:
+    case STATUS_DRAINING:
+        return OUTCOME_REJECTED;
+    case STATUS_DEADLINE:
+        return OUTCOME_EXPIRED;
+    default:
+        return OUTCOME_FAILED;
+    }
+}
+
+static void run_jobs(struct engine *engine, const struct upload *images, struct trace *trace,
+                     struct inference *inference)
+{
+    for (int i = 0; i < inference->count; i++)
+        if (inference_prepare(engine, &images[i], trace, &inference->results[i],
+                              inference->jobs[i]->pixels) == STATUS_OK)
+            queue_submit(inference->jobs[i]);
+    ticket_wait(&inference->ticket);
+    for (int i = 0; i < inference->count; i++) {
+        struct result *result = &inference->results[i];
+        const struct job *job = inference->jobs[i];
+        if (result->status == STATUS_OK && job->status == STATUS_OK) {
+            result->logits = job->logits;
+            note_times(engine, job, trace);
+        } else if (result->status == STATUS_OK) {
+            result_fail(result, job->status);
+        }
+        trace->images[outcome_of(result->status)]++;
+    }
+}
+
+static enum status reserve(struct engine *engine, int count, struct inference *inference)
+{
+    inference->count = count;
+    inference->results = calloc((size_t)count, sizeof *inference->results);
+    inference->jobs = calloc((size_t)count, sizeof *inference->jobs);
+    if (!inference->results || !inference->jobs)
+        return status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
+    return queue_reserve(engine->queue, count, inference->jobs, &inference->ticket);
+}
+
+static void release_memory(struct inference *inference)
+{
+    free(inference->jobs);
+    free(inference->results);
+    *inference = (struct inference){0};
+}
+
+enum status inference_run(struct engine *engine, const struct upload *images, int count,
+                          struct trace *trace, struct inference *inference)
+{
+    *inference = (struct inference){0};
+    enum status status = reserve(engine, count, inference);
+    if (status == STATUS_OK) {
+        run_jobs(engine, images, trace, inference);
+    } else {
+        trace->images[outcome_of(status)] += count;
+        release_memory(inference);
+    }
+    return status;
+}
+
+void inference_release(struct inference *inference)
+{
+    if (inference->count > 0)
+        ticket_release(&inference->ticket);
+    release_memory(inference);
+}

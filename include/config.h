@@ -35,10 +35,11 @@ struct config {
     int64_t max_pixels;
 
     char *listen;
-    int64_t port;
+    int64_t port, admin_port;
     int64_t max_body_bytes, max_images;
     int64_t max_inflight_bytes, max_connections;
-    int64_t idle_timeout_ms, drain_timeout_ms;
+    int64_t idle_timeout_ms, request_timeout_ms;
+    int64_t drain_delay_ms, drain_timeout_ms;
     char *api_key_file, *tls_cert, *tls_key, *cors_origin;
     int64_t log_level, log_format;
     int64_t print_config;

@@ -8,6 +8,9 @@
 struct call {
     struct engine *engine; // model and queue are set unless `readiness` is STATUS_STARTING
     enum status readiness; // STATUS_OK, _STARTING, _DRAINING, _DEVICE_FAILED
+    bool well;             // the workers make progress
+    bool admin;            // it came in at --admin-port
+    const struct http_load *load;
     const struct http_request *request;
     struct http_response *response;
     struct trace trace;
@@ -16,6 +19,9 @@ struct call {
 // The status they return becomes the HTTP status. Where that is a failure and no body is set, api.c
 // writes the error.
 enum status classify_handle(struct call *call) CHECKED; // api_classify.c
+
+// Who waits for the images of this call.
+struct client call_client(const struct call *call);
 
 // Sets the body; `text` is malloc'ed, and the response's from now on.
 void respond(struct call *call, const char *content_type, char *text, size_t length);

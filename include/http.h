@@ -19,14 +19,17 @@ struct http_request {
     // to write the error. The detail is this thread's.
     enum status refused;
     int64_t arrived_ns;    // clock_ns() when the headers had arrived
+    int64_t deadline_ns;   // when the answer should be there
     struct budget *budget; // what is made of the body is charged here, as the body is
-    int requests;          // in work, this one included
     void *connection;      // private to http.c
 };
 
 // NULL where absent.
 const char *http_header(const struct http_request *request, const char *name);
 const char *http_query(const struct http_request *request, const char *name);
+
+// Whether the client has closed its end. Any thread, while the request is in work.
+bool http_client_gone(void *connection);
 
 enum { HTTP_MAX_HEADERS = 12 };
 
@@ -52,11 +55,19 @@ typedef enum status (*http_handler)(void *context, const struct http_request *re
 // handler as request->refused, and the body is not taken.
 typedef enum status (*http_admit)(void *context, const struct http_request *request);
 
+// What a server has in work; its owner may look at it at any time.
+struct http_load {
+    struct budget bytes;
+    atomic_int requests; // whose headers have arrived and whose reply is not yet sent
+};
+
 struct http_options {
     const char *listen;
     int port; // 0: any free one
-    int64_t max_body_bytes, max_inflight_bytes, max_connections;
-    int64_t idle_timeout_ms;
+    int64_t max_body_bytes, max_connections;
+    int64_t idle_timeout_ms;        // a connection that is silent for longer is closed
+    int64_t request_timeout_ms;     // from the headers to the answer
+    struct http_load *load;         // outlives the server
     const char *tls_cert, *tls_key; // PEM text that outlives the server; NULL: plain HTTP
     http_admit admit;
     http_handler handler;
@@ -72,5 +83,5 @@ enum status http_start(const struct http_options *options, struct http_server **
 const char *http_address(const struct http_server *server);
 
 // Accepts what already waits in the backlog, then nothing more; answers every request in work, at
-// most for timeout_ms; closes all connections and frees the server.
-void http_stop(struct http_server *server, int64_t timeout_ms);
+// most for timeout_ms and until hurry() says so; closes all connections and frees the server.
+void http_stop(struct http_server *server, int64_t timeout_ms, bool (*hurry)(void));

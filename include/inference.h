@@ -31,11 +31,13 @@ struct inference {
 // is returned, and leaves *inference empty. The results' logits live until inference_release(). The
 // trace gets the images and their times.
 // STATUS_QUEUE_FULL, STATUS_TOO_MANY_IMAGES, STATUS_DRAINING, STATUS_DEVICE_FAILED.
-enum status inference_run(struct engine *engine, const struct upload *images, int count,
-                          struct trace *trace, struct inference *inference) CHECKED;
+enum status inference_run(struct engine *engine, const struct client *client,
+                          const struct upload *images, int count, struct trace *trace,
+                          struct inference *inference) CHECKED;
 void inference_release(struct inference *inference);
 
-// Decodes one image to the model's (S, S, 3) crop; a failure is recorded in the result too. The
-// trace gets its times.
-enum status inference_prepare(struct engine *engine, const struct upload *image,
-                              struct trace *trace, struct result *result, uint8_t *pixels) CHECKED;
+// Decodes one image to the model's (S, S, 3) crop, unless the deadline passes first; a failure is
+// recorded in the result too. The trace gets its times.
+enum status inference_prepare(struct engine *engine, int64_t deadline_ns,
+                              const struct upload *image, struct trace *trace,
+                              struct result *result, uint8_t *pixels) CHECKED;

@@ -30,5 +30,5 @@ enum status intake_begin(struct intake *intake) CHECKED;
 // The next piece. Errors as above.
 enum status intake_append(struct intake *intake, const void *bytes, size_t length) CHECKED;
 
-// Frees the bytes and gives the budget back.
+// Frees the bytes and gives the budget back. May be called again.
 void intake_release(struct intake *intake);

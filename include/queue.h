@@ -18,6 +18,15 @@
 struct queue;
 struct ticket;
 
+// Who waits for a ticket, and for how long.
+struct client {
+    int64_t deadline_ns; // as clock_ns(); what still waits then is finished as STATUS_DEADLINE
+    // NULL, or asked before a job goes into a batch: true where nobody is there any more for the
+    // result. The job is finished as STATUS_CANCELLED then. Called on a worker's thread.
+    bool (*gone)(void *context);
+    void *context;
+};
+
 // One image on its way through the engine. The request thread owns it until queue_submit() and
 // again once ticket_wait() has returned.
 struct job {
@@ -35,6 +44,7 @@ struct job {
 // The slots of one request. Set up by queue_reserve().
 struct ticket {
     struct queue *queue;
+    struct client client;
     struct job **jobs; // (count), the caller's array
     int count;
     int pending; // submitted and not yet finished; guarded by the queue's mutex
@@ -50,19 +60,20 @@ void queue_free(struct queue *queue);
 // All `count` slots or none. jobs is an array of count pointers that lives as long as the ticket.
 // STATUS_QUEUE_FULL, STATUS_TOO_MANY_IMAGES (more than the queue can ever hold), STATUS_DRAINING
 // (closed), STATUS_DEVICE_FAILED.
-enum status queue_reserve(struct queue *queue, int count, struct job **jobs,
-                          struct ticket *ticket) CHECKED;
+enum status queue_reserve(struct queue *queue, const struct client *client, int count,
+                          struct job **jobs, struct ticket *ticket) CHECKED;
 void queue_submit(struct job *job);
 void ticket_wait(struct ticket *ticket);    // until every submitted job is finished
 void ticket_release(struct ticket *ticket); // gives all slots back
 
-// For workers: waits for at least one job, then takes up to max_batch of them, oldest first.
-// Returns 0 when the queue is closed and empty.
+// For workers: waits for at least one job that somebody wants, then takes up to max_batch of them,
+// oldest first. Returns 0 when the queue is closed and empty.
 int queue_take(struct queue *queue, struct job **jobs, int max_batch);
 void queue_finish(struct queue *queue, struct job **jobs, int count, enum status status);
 
 // No more reservations; what was submitted is still served.
 void queue_close(struct queue *queue);
+bool queue_closed(struct queue *queue);
 // The device is lost: what waits is finished as STATUS_DEVICE_FAILED, and so is every reservation.
 void queue_fail(struct queue *queue);
 

@@ -20,6 +20,7 @@
     X(TOO_MANY_IMAGES, 413, "too_many_images", "the request holds more images than the limit")     \
     X(UNSUPPORTED_IMAGE, 415, "unsupported_image", "this is not an image format we support")       \
     X(UNSUPPORTED_MEDIA, 415, "unsupported_media_type", "this kind of body is not supported")      \
+    X(CANCELLED, 499, "cancelled", "the client has gone")                                          \
     X(QUEUE_FULL, 429, "queue_full", "the queue of this replica is full")                          \
     X(INTERNAL, 500, "internal", "an internal error")                                              \
     X(STARTING, 503, "starting", "the model is still loading")                                     \

@@ -26,5 +26,8 @@ enum status vit_set_image(struct vit_run *run, int index, const uint8_t *pixels)
 // Runs the first `batch` images; *logits is (batch, K) on the host, valid until the next call.
 enum status vit_forward(struct vit_run *run, int batch, const float **logits) CHECKED;
 
+// When the run last made progress: clock_ns() of its latest op. Any thread.
+int64_t vit_run_beat_ns(const struct vit_run *run);
+
 // The arithmetic limit of the run's device, measured now: operations per second.
 enum status vit_run_peak(struct vit_run *run, double *flops) CHECKED;

@@ -16,5 +16,9 @@ enum status worker_start(struct queue *queue, struct vit_run *run, struct metric
                          int max_batch, int classes, worker_failed_fn failed, void *context,
                          struct worker **worker) CHECKED;
 
+// Whether it makes progress: false while the device has not finished an operation for 5 seconds
+// that it was given, and after a batch has failed until a forward pass succeeds. Any thread.
+bool worker_well(const struct worker *worker);
+
 // Waits until the worker has emptied the closed queue, and frees it.
 void worker_join(struct worker *worker);

@@ -10,15 +10,20 @@
 
 struct api {
     struct engine engine;
+    const struct http_load *load;
+    bool (*well)(void *context);
+    void *context;
     atomic_int readiness; // an enum status; the engine is complete before it leaves STATUS_STARTING
 };
 
-enum status api_create(const struct config *config, struct metrics *metrics, struct api **out)
+enum status api_create(const struct config *config, struct metrics *metrics,
+                       const struct http_load *load, struct api **out)
 {
     struct api *api = calloc(1, sizeof *api);
     if (!api)
         return status_fail(STATUS_OUT_OF_MEMORY, "api: out of memory");
     api->engine = (struct engine){.config = config, .metrics = metrics};
+    api->load = load;
     atomic_init(&api->readiness, STATUS_STARTING);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     sem_init(&api->engine.decoders, 0,
@@ -35,8 +40,11 @@ void api_free(struct api *api)
     free(api);
 }
 
-void api_set_ready(struct api *api, const struct model *model, struct queue *queue, int max_batch)
+void api_set_ready(struct api *api, const struct model *model, struct queue *queue, int max_batch,
+                   bool (*well)(void *context), void *context)
 {
+    api->well = well;
+    api->context = context;
     api->engine.model = model;
     api->engine.queue = queue;
     api->engine.max_batch = max_batch;
@@ -53,6 +61,13 @@ void respond(struct call *call, const char *content_type, char *text, size_t len
     call->response->content_type = content_type;
     call->response->body = text;
     call->response->length = length;
+}
+
+struct client call_client(const struct call *call)
+{
+    return (struct client){.deadline_ns = call->request->deadline_ns,
+                           .gone = http_client_gone,
+                           .context = call->request->connection};
 }
 
 // ---- the small handlers -------------------------------------------------------------------------
@@ -93,6 +108,8 @@ static enum status respond_ok(struct call *call)
 
 static enum status healthz_handle(struct call *call)
 {
+    if (!call->well)
+        return status_fail(STATUS_DEVICE_FAILED, "the device does not finish what it was given");
     return respond_ok(call);
 }
 
@@ -105,9 +122,8 @@ static enum status readyz_handle(struct call *call)
 static enum status metrics_handle(struct call *call)
 {
     const struct engine *engine = call->engine;
-    const struct http_request *request = call->request;
-    struct gauges gauges = {.inflight_requests = request->requests - 1,
-                            .inflight_bytes = (int64_t)atomic_load(&request->budget->used),
+    struct gauges gauges = {.inflight_requests = atomic_load(&call->load->requests) - !call->admin,
+                            .inflight_bytes = (int64_t)atomic_load(&call->load->bytes.used),
                             .ready = call->readiness == STATUS_OK,
                             .version = VITSERVE_VERSION,
                             .device = "",
@@ -137,19 +153,20 @@ enum need {
 static const struct route {
     const char *path, *method;
     enum need need;
+    bool admin; // also at --admin-port
     enum status (*handle)(struct call *call);
 } routes[] = {
-    {"/classify", "POST", NEEDS_MODEL, classify_handle},
-    {"/model", "GET", NEEDS_MODEL, model_handle},
-    {"/healthz", "GET", NEEDS_NOTHING, healthz_handle},
-    {"/readyz", "GET", NEEDS_READY, readyz_handle},
-    {"/metrics", "GET", NEEDS_NOTHING, metrics_handle},
+    {"/classify", "POST", NEEDS_MODEL, false, classify_handle},
+    {"/model", "GET", NEEDS_MODEL, false, model_handle},
+    {"/healthz", "GET", NEEDS_NOTHING, true, healthz_handle},
+    {"/readyz", "GET", NEEDS_READY, true, readyz_handle},
+    {"/metrics", "GET", NEEDS_NOTHING, true, metrics_handle},
 };
 
-static const struct route *find_route(const char *path)
+static const struct route *find_route(const char *path, bool admin)
 {
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
-        if (strcmp(routes[i].path, path) == 0)
+        if (strcmp(routes[i].path, path) == 0 && (routes[i].admin || !admin))
             return &routes[i];
     return NULL;
 }
@@ -173,7 +190,7 @@ static enum status check_need(enum need need, enum status readiness)
 static enum status dispatch(struct call *call)
 {
     const struct http_request *request = call->request;
-    const struct route *route = find_route(request->path);
+    const struct route *route = find_route(request->path, call->admin);
     call->trace.route = route ? route->path : "other";
     if (request->refused != STATUS_OK)
         return request->refused;
@@ -273,12 +290,18 @@ static void record(const struct call *call, enum status status)
                                       .total_ns = total_ns});
 }
 
-enum status api_handle(void *context, const struct http_request *request,
-                       struct http_response *response)
+static enum status handle(struct api *api, bool admin, const struct http_request *request,
+                          struct http_response *response)
 {
-    struct api *api = context;
+    enum status readiness = (enum status)atomic_load(&api->readiness);
+    bool well = readiness == STATUS_STARTING || api->well(api->context);
+    if (readiness == STATUS_OK && !well)
+        readiness = STATUS_DEVICE_FAILED;
     struct call call = {.engine = &api->engine,
-                        .readiness = (enum status)atomic_load(&api->readiness),
+                        .readiness = readiness,
+                        .well = well,
+                        .admin = admin,
+                        .load = api->load,
                         .request = request,
                         .response = response,
                         .trace = {.complete_ns = clock_ns()}};
@@ -292,4 +315,16 @@ enum status api_handle(void *context, const struct http_request *request,
     add_cors(&call);
     record(&call, status);
     return status;
+}
+
+enum status api_handle(void *api, const struct http_request *request,
+                       struct http_response *response)
+{
+    return handle(api, false, request, response);
+}
+
+enum status api_handle_admin(void *api, const struct http_request *request,
+                             struct http_response *response)
+{
+    return handle(api, true, request, response);
 }

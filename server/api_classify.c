@@ -67,7 +67,8 @@ static enum status classify(struct call *call, const struct body *body)
         call->trace.images[OUTCOME_REJECTED] += body->count;
         return read;
     }
-    TRY(inference_run(call->engine, body->images, body->count, &call->trace, &inference));
+    struct client client = call_client(call);
+    TRY(inference_run(call->engine, &client, body->images, body->count, &call->trace, &inference));
     enum status written =
         answer_write(&options, inference.results, inference.count, &status, &text);
     inference_release(&inference);

@@ -33,8 +33,6 @@ struct http_server {
     struct listener *listener;
     uint64_t id_seed;
     atomic_uint_fast64_t next_id;
-    struct budget budget;
-    atomic_int requests;    // whose headers have arrived and whose reply is not yet sent
     atomic_int connections; // accepted and not yet closed
     atomic_int fresh;       // of these, the ones that have not sent a request yet
     atomic_bool draining;
@@ -46,6 +44,7 @@ struct exchange {
     char id[129];
     int64_t arrived_ns;
     struct intake intake;
+    bool late; // the body was not there in time: what is left of it is thrown away
 };
 
 // One connection: whether it has ever sent a request.
@@ -61,6 +60,16 @@ const char *http_header(const struct http_request *request, const char *name)
 const char *http_query(const struct http_request *request, const char *name)
 {
     return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+// A client that has closed one direction only looks the same as one that has closed both.
+bool http_client_gone(void *connection)
+{
+    char byte;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    ssize_t got = info ? recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) : 1;
+    return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
 void http_add_header(struct http_response *response, const char *name, const char *format, ...)
@@ -112,6 +121,11 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
     return result;
 }
 
+static int64_t deadline(const struct exchange *exchange)
+{
+    return exchange->arrived_ns + exchange->server->options.request_timeout_ms * 1000000;
+}
+
 static struct http_request describe(struct exchange *exchange, struct MHD_Connection *connection,
                                     const char *method, const char *path)
 {
@@ -121,8 +135,8 @@ static struct http_request describe(struct exchange *exchange, struct MHD_Connec
                                  .body_length = exchange->intake.length,
                                  .id = exchange->id,
                                  .arrived_ns = exchange->arrived_ns,
-                                 .budget = &exchange->server->budget,
-                                 .requests = atomic_load(&exchange->server->requests),
+                                 .deadline_ns = deadline(exchange),
+                                 .budget = &exchange->server->options.load->bytes,
                                  .connection = connection};
 }
 
@@ -164,11 +178,11 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
         return MHD_NO;
     exchange->server = server;
     exchange->arrived_ns = clock_ns();
-    exchange->intake =
-        (struct intake){.budget = &server->budget, .max_bytes = server->options.max_body_bytes};
+    exchange->intake = (struct intake){.budget = &server->options.load->bytes,
+                                       .max_bytes = server->options.max_body_bytes};
     choose_id(exchange, connection);
     *state = exchange;
-    atomic_fetch_add(&server->requests, 1);
+    atomic_fetch_add(&server->options.load->requests, 1);
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct peer *peer = info ? info->socket_context : NULL;
@@ -180,19 +194,39 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
     return status == STATUS_OK ? MHD_YES : answer(exchange, connection, method, path, status);
 }
 
+static enum status body_late(const struct http_server *server)
+{
+    return status_fail(STATUS_BODY_TIMEOUT, "the body was not there within %lld ms",
+                       (long long)server->options.request_timeout_ms);
+}
+
+// No reply can be queued while the body still arrives. So one that is late is taken to its end,
+// but not kept, for as long again.
+static enum status take_piece(struct exchange *exchange, const char *data, size_t length)
+{
+    int64_t now = clock_ns(), end = deadline(exchange);
+    if (now <= end)
+        return intake_append(&exchange->intake, data, length);
+    if (!exchange->late)
+        intake_release(&exchange->intake);
+    exchange->late = true;
+    return now - end <= end - exchange->arrived_ns ? STATUS_OK : body_late(exchange->server);
+}
+
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection,
                                   const char *path, const char *method, const char *version,
                                   const char *data, size_t *data_length, void **state)
 {
     (void)version;
+    struct http_server *server = context;
     struct exchange *exchange = *state;
     if (!exchange)
-        return begin_request(context, connection, method, path, state);
+        return begin_request(server, connection, method, path, state);
     if (*data_length == 0)
-        return answer(exchange, connection, method, path, STATUS_OK);
-    enum status status = intake_append(&exchange->intake, data, *data_length);
+        return answer(exchange, connection, method, path,
+                      exchange->late ? body_late(server) : STATUS_OK);
+    enum status status = take_piece(exchange, data, *data_length);
     if (status != STATUS_OK) {
-        // No reply can be queued while the body still arrives: close.
         log_info("%s %s %s: connection closed: %s", exchange->id, method, path,
                  status_detail(status));
         return MHD_NO;
@@ -210,7 +244,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     if (!exchange)
         return;
     intake_release(&exchange->intake);
-    atomic_fetch_sub(&server->requests, 1);
+    atomic_fetch_sub(&server->options.load->requests, 1);
     free(exchange);
     *state = NULL;
 }
@@ -309,7 +343,6 @@ enum status http_start(const struct http_options *options, struct http_server **
     if (!server)
         return status_fail(STATUS_OUT_OF_MEMORY, "http: out of memory");
     server->options = *options;
-    server->budget.limit = options->max_inflight_bytes;
     enum status status = start(server);
     if (status != STATUS_OK) {
         release(server);
@@ -326,17 +359,17 @@ const char *http_address(const struct http_server *server)
 
 // Until every request in work is answered. A connection that was accepted but has not sent its
 // request yet counts for a second: longer, and an idle client could hold the stop.
-static void drain(struct http_server *server, int64_t timeout_ms)
+static void drain(struct http_server *server, int64_t timeout_ms, bool (*hurry)(void))
 {
     const int64_t fresh_ms = 1000;
     int64_t start = clock_ns();
     for (;;) {
         int64_t elapsed_ms = (clock_ns() - start) / 1000000;
         bool fresh = atomic_load(&server->fresh) > 0 && elapsed_ms < fresh_ms;
-        int requests = atomic_load(&server->requests);
+        int requests = atomic_load(&server->options.load->requests);
         if (requests == 0 && !fresh)
             return;
-        if (elapsed_ms >= timeout_ms) {
+        if (elapsed_ms >= timeout_ms || hurry()) {
             log_warning("stopping with %d requests unanswered", requests);
             return;
         }
@@ -344,12 +377,12 @@ static void drain(struct http_server *server, int64_t timeout_ms)
     }
 }
 
-void http_stop(struct http_server *server, int64_t timeout_ms)
+void http_stop(struct http_server *server, int64_t timeout_ms, bool (*hurry)(void))
 {
     if (!server)
         return;
     atomic_store(&server->draining, true);
     listener_stop(server->listener);
-    drain(server, timeout_ms);
+    drain(server, timeout_ms, hurry);
     release(server);
 }

@@ -1,26 +1,42 @@
 #include "inference.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static enum status decode(struct engine *engine, const struct upload *image, struct result *result,
-                          uint8_t *pixels)
+// Waits for a turn to decode.
+static enum status take_turn(struct engine *engine, int64_t deadline_ns)
+{
+    const struct timespec until = {.tv_sec = deadline_ns / 1000000000,
+                                   .tv_nsec = deadline_ns % 1000000000};
+    while (sem_clockwait(&engine->decoders, CLOCK_MONOTONIC, &until) != 0)
+        if (errno == ETIMEDOUT)
+            return status_fail(STATUS_DEADLINE, "the time ran out before the image was decoded");
+    return STATUS_OK;
+}
+
+static enum status decode(struct engine *engine, int64_t deadline_ns, const struct upload *image,
+                          struct result *result, uint8_t *pixels)
 {
     const struct config *config = engine->config;
     struct image_limits limits = {.max_pixels = config->max_pixels,
                                   .apply_orientation = config->exif_orientation != 0,
                                   .fast_decode = config->fast_decode != 0};
-    while (sem_wait(&engine->decoders) != 0)
-        ;
-    enum status status = result_prepare(result, image->bytes, image->length, &limits,
-                                        &engine->model->entry->preprocess, pixels);
+    enum status status = take_turn(engine, deadline_ns);
+    if (status != STATUS_OK) {
+        result_fail(result, status);
+        return status;
+    }
+    status = result_prepare(result, image->bytes, image->length, &limits,
+                            &engine->model->entry->preprocess, pixels);
     sem_post(&engine->decoders);
     metrics_observe(engine->metrics, STAGE_DECODE, result->decode_ns);
     return status;
 }
 
-enum status inference_prepare(struct engine *engine, const struct upload *image,
-                              struct trace *trace, struct result *result, uint8_t *pixels)
+enum status inference_prepare(struct engine *engine, int64_t deadline_ns,
+                              const struct upload *image, struct trace *trace,
+                              struct result *result, uint8_t *pixels)
 {
     enum status status = STATUS_OK;
     snprintf(result->name, sizeof result->name, "%s", image->name);
@@ -28,7 +44,7 @@ enum status inference_prepare(struct engine *engine, const struct upload *image,
         memcpy(pixels, image->bytes, image->length);
         result->width = result->height = engine->model->entry->dims.S;
     } else {
-        status = decode(engine, image, result, pixels);
+        status = decode(engine, deadline_ns, image, result, pixels);
     }
     trace->decode_ns += result->decode_ns;
     trace->preprocess_ns += result->preprocess_ns;
@@ -59,6 +75,8 @@ static enum outcome outcome_of(enum status status)
         return OUTCOME_REJECTED;
     case STATUS_DEADLINE:
         return OUTCOME_EXPIRED;
+    case STATUS_CANCELLED:
+        return OUTCOME_CANCELLED;
     default:
         return OUTCOME_FAILED;
     }
@@ -68,8 +86,8 @@ static void run_jobs(struct engine *engine, const struct upload *images, struct 
                      struct inference *inference)
 {
     for (int i = 0; i < inference->count; i++)
-        if (inference_prepare(engine, &images[i], trace, &inference->results[i],
-                              inference->jobs[i]->pixels) == STATUS_OK)
+        if (inference_prepare(engine, inference->ticket.client.deadline_ns, &images[i], trace,
+                              &inference->results[i], inference->jobs[i]->pixels) == STATUS_OK)
             queue_submit(inference->jobs[i]);
     ticket_wait(&inference->ticket);
     for (int i = 0; i < inference->count; i++) {
@@ -85,14 +103,15 @@ static void run_jobs(struct engine *engine, const struct upload *images, struct 
     }
 }
 
-static enum status reserve(struct engine *engine, int count, struct inference *inference)
+static enum status reserve(struct engine *engine, const struct client *client, int count,
+                           struct inference *inference)
 {
     inference->count = count;
     inference->results = calloc((size_t)count, sizeof *inference->results);
     inference->jobs = calloc((size_t)count, sizeof *inference->jobs);
     if (!inference->results || !inference->jobs)
         return status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
-    return queue_reserve(engine->queue, count, inference->jobs, &inference->ticket);
+    return queue_reserve(engine->queue, client, count, inference->jobs, &inference->ticket);
 }
 
 static void release_memory(struct inference *inference)
@@ -102,11 +121,12 @@ static void release_memory(struct inference *inference)
     *inference = (struct inference){0};
 }
 
-enum status inference_run(struct engine *engine, const struct upload *images, int count,
-                          struct trace *trace, struct inference *inference)
+enum status inference_run(struct engine *engine, const struct client *client,
+                          const struct upload *images, int count, struct trace *trace,
+                          struct inference *inference)
 {
     *inference = (struct inference){0};
-    enum status status = reserve(engine, count, inference);
+    enum status status = reserve(engine, client, count, inference);
     if (status == STATUS_OK) {
         run_jobs(engine, images, trace, inference);
     } else {

@@ -71,4 +71,6 @@ void intake_release(struct intake *intake)
 {
     budget_give(intake->budget, (int64_t)intake->capacity);
     free(intake->bytes);
+    intake->bytes = NULL;
+    intake->length = intake->capacity = 0;
 }

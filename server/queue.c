@@ -5,6 +5,7 @@
 
 #include "queue.h"
 #include "clock.h"
+#include <errno.h>
 #include <stdlib.h>
 
 struct queue {
@@ -74,13 +75,24 @@ static enum status admit(struct queue *queue, int count)
     return STATUS_OK;
 }
 
-enum status queue_reserve(struct queue *queue, int count, struct job **jobs, struct ticket *ticket)
+// Its time runs on the clock of clock_ns().
+static void init_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+enum status queue_reserve(struct queue *queue, const struct client *client, int count,
+                          struct job **jobs, struct ticket *ticket)
 {
     pthread_mutex_lock(&queue->mutex);
     enum status status = admit(queue, count);
     if (status == STATUS_OK) {
-        *ticket = (struct ticket){.queue = queue, .jobs = jobs, .count = count};
-        pthread_cond_init(&ticket->done, NULL);
+        *ticket = (struct ticket){.queue = queue, .client = *client, .jobs = jobs, .count = count};
+        init_condition(&ticket->done);
         for (int i = 0; i < count; i++) {
             jobs[i] = queue->free;
             queue->free = jobs[i]->next;
@@ -123,12 +135,41 @@ void queue_submit(struct job *job)
     pthread_mutex_unlock(&queue->mutex);
 }
 
+// Takes the ticket's jobs out of the waiting list; the caller holds the mutex.
+static void expire(struct ticket *ticket)
+{
+    struct queue *queue = ticket->queue;
+    struct job **link = &queue->first, *last = NULL;
+    while (*link) {
+        struct job *job = *link;
+        if (job->ticket != ticket) {
+            last = job;
+            link = &job->next;
+            continue;
+        }
+        *link = job->next;
+        queue->n_waiting--;
+        finish(job, STATUS_DEADLINE);
+    }
+    queue->last = last;
+}
+
+// What a worker has taken by the deadline is waited for: its slot is in use.
 void ticket_wait(struct ticket *ticket)
 {
-    pthread_mutex_lock(&ticket->queue->mutex);
+    pthread_mutex_t *mutex = &ticket->queue->mutex;
+    int64_t deadline = ticket->client.deadline_ns;
+    const struct timespec until = {.tv_sec = deadline / 1000000000,
+                                   .tv_nsec = deadline % 1000000000};
+    pthread_mutex_lock(mutex);
+    int error = 0;
+    while (ticket->pending > 0 && error == 0)
+        error = pthread_cond_timedwait(&ticket->done, mutex, &until);
+    if (error == ETIMEDOUT)
+        expire(ticket);
     while (ticket->pending > 0)
-        pthread_cond_wait(&ticket->done, &ticket->queue->mutex);
-    pthread_mutex_unlock(&ticket->queue->mutex);
+        pthread_cond_wait(&ticket->done, mutex);
+    pthread_mutex_unlock(mutex);
 }
 
 void ticket_release(struct ticket *ticket)
@@ -145,7 +186,7 @@ void ticket_release(struct ticket *ticket)
     pthread_cond_destroy(&ticket->done);
 }
 
-int queue_take(struct queue *queue, struct job **jobs, int max_batch)
+static int take_waiting(struct queue *queue, struct job **jobs, int max_batch)
 {
     pthread_mutex_lock(&queue->mutex);
     while (!queue->first && !queue->closed && !queue->failed)
@@ -163,6 +204,32 @@ int queue_take(struct queue *queue, struct job **jobs, int max_batch)
     queue->n_waiting -= count;
     pthread_mutex_unlock(&queue->mutex);
     return count;
+}
+
+// Finishes those of the jobs that nobody wants any more; returns how many are left. A job that is
+// taken keeps its request waiting, and so the client's context alive.
+static int drop_cancelled(struct queue *queue, struct job **jobs, int count)
+{
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        const struct client *client = &jobs[i]->ticket->client;
+        if (!client->gone || !client->gone(client->context)) {
+            jobs[kept++] = jobs[i];
+            continue;
+        }
+        pthread_mutex_lock(&queue->mutex);
+        finish(jobs[i], STATUS_CANCELLED);
+        pthread_mutex_unlock(&queue->mutex);
+    }
+    return kept;
+}
+
+int queue_take(struct queue *queue, struct job **jobs, int max_batch)
+{
+    int count, kept = 0;
+    while (kept == 0 && (count = take_waiting(queue, jobs, max_batch)) > 0)
+        kept = drop_cancelled(queue, jobs, count);
+    return kept;
 }
 
 void queue_finish(struct queue *queue, struct job **jobs, int count, enum status status)
@@ -190,6 +257,14 @@ void queue_close(struct queue *queue)
     queue->closed = true;
     pthread_cond_broadcast(&queue->work);
     pthread_mutex_unlock(&queue->mutex);
+}
+
+bool queue_closed(struct queue *queue)
+{
+    pthread_mutex_lock(&queue->mutex);
+    bool closed = queue->closed;
+    pthread_mutex_unlock(&queue->mutex);
+    return closed;
 }
 
 void queue_fail(struct queue *queue)

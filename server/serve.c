@@ -11,13 +11,18 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { MAX_LANES = 2 * DEVICE_MAX_GPUS };
+enum {
+    MAX_LANES = 2 * DEVICE_MAX_GPUS,
+    ADMIN_CONNECTIONS = 64,
+    ADMIN_BODY_BYTES = 4096,
+};
 
 struct server {
     const struct config *config;
     struct metrics *metrics;
     struct api *api;
-    struct http_server *http;
+    struct http_load load, admin_load;
+    struct http_server *http, *admin;
     struct model model;
     uint8_t *pixels; // of the queue's slots
     struct queue *queue;
@@ -28,6 +33,7 @@ struct server {
     int n_lanes;
     int max_batch;
     atomic_bool device_failed;
+    bool hurry; // stop without waiting for requests in work
 };
 
 // glibc's habit, an arena for each of many threads and thresholds that grow with what is freed,
@@ -61,23 +67,49 @@ static int64_t largest_body(const struct config *config)
                                                                : config->max_inflight_bytes;
 }
 
+// The health checks and the metrics alone: a few connections are enough, and theirs are not those
+// that clients can fill.
+static enum status start_admin(struct server *server)
+{
+    const struct config *config = server->config;
+    if (config->admin_port < 0)
+        return STATUS_OK;
+    server->admin_load.bytes.limit = ADMIN_BODY_BYTES * ADMIN_CONNECTIONS;
+    TRY(http_start(&(struct http_options){.listen = config->listen,
+                                          .port = (int)config->admin_port,
+                                          .max_body_bytes = ADMIN_BODY_BYTES,
+                                          .max_connections = ADMIN_CONNECTIONS,
+                                          .idle_timeout_ms = config->idle_timeout_ms,
+                                          .request_timeout_ms = config->request_timeout_ms,
+                                          .load = &server->admin_load,
+                                          .admit = api_admit,
+                                          .handler = api_handle_admin,
+                                          .context = server->api},
+                   &server->admin));
+    printf("admin listening on http://%s\n", http_address(server->admin));
+    return STATUS_OK;
+}
+
 static enum status start_http(struct server *server)
 {
     const struct config *config = server->config;
     raise_descriptor_limit(config->max_connections);
+    server->load.bytes.limit = config->max_inflight_bytes;
     TRY(metrics_create(&server->metrics));
-    TRY(api_create(config, server->metrics, &server->api));
+    TRY(api_create(config, server->metrics, &server->load, &server->api));
     TRY(http_start(&(struct http_options){.listen = config->listen,
                                           .port = (int)config->port,
                                           .max_body_bytes = largest_body(config),
-                                          .max_inflight_bytes = config->max_inflight_bytes,
                                           .max_connections = config->max_connections,
                                           .idle_timeout_ms = config->idle_timeout_ms,
+                                          .request_timeout_ms = config->request_timeout_ms,
+                                          .load = &server->load,
                                           .admit = api_admit,
                                           .handler = api_handle,
                                           .context = server->api},
                    &server->http));
     printf("listening on http://%s\n", http_address(server->http));
+    TRY(start_admin(server));
     fflush(stdout);
     return STATUS_OK;
 }
@@ -127,6 +159,15 @@ static enum status start_workers(struct server *server)
     return STATUS_OK;
 }
 
+static bool workers_well(void *context)
+{
+    const struct server *server = context;
+    for (int i = 0; i < server->n_lanes; i++)
+        if (!worker_well(server->lanes[i].worker))
+            return false;
+    return true;
+}
+
 static enum status start_engine(struct server *server)
 {
     struct model *model = &server->model;
@@ -136,16 +177,24 @@ static enum status start_engine(struct server *server)
         TRY(model_measure_batch(model, &server->max_batch));
     TRY(create_queue(server));
     TRY(start_workers(server));
-    api_set_ready(server->api, model, server->queue, server->max_batch);
+    api_set_ready(server->api, model, server->queue, server->max_batch, workers_well, server);
     log_info("ready: %s on %s (%s), %s, batches of up to %d images", model->entry->name,
              model->replicas[0].backend->name, model->replicas[0].backend->device_name,
              precision_name(model->replicas[0].backend->precision), server->max_batch);
     return STATUS_OK;
 }
 
+static bool signal_waits(void)
+{
+    sigset_t pending;
+    return sigpending(&pending) == 0 &&
+           (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1);
+}
+
 static void stop(struct server *server)
 {
-    http_stop(server->http, server->config->drain_timeout_ms);
+    http_stop(server->http, server->hurry ? 0 : server->config->drain_timeout_ms, signal_waits);
+    http_stop(server->admin, 0, signal_waits);
     if (server->queue)
         queue_close(server->queue);
     for (int i = 0; i < server->n_lanes; i++)
@@ -161,12 +210,19 @@ static void stop(struct server *server)
     metrics_free(server->metrics);
 }
 
-// SIGTERM and SIGINT are blocked in every thread and taken here.
-static void wait_for_signal(const sigset_t *signals)
+// SIGTERM and SIGINT are blocked in every thread and taken here. The first begins the stop:
+// balancers are told, and given time to act on it. A second one means at once.
+static void wait_for_signals(struct server *server, const sigset_t *signals)
 {
     int signal_number = 0;
     sigwait(signals, &signal_number);
     log_info("stopping (%s)", strsignal(signal_number));
+    if (atomic_load(&server->device_failed))
+        return;
+    api_set_unready(server->api, STATUS_DRAINING);
+    int64_t delay_ms = server->config->drain_delay_ms;
+    const struct timespec delay = {.tv_sec = delay_ms / 1000, .tv_nsec = delay_ms % 1000 * 1000000};
+    server->hurry = delay_ms > 0 && sigtimedwait(signals, NULL, &delay) > 0;
 }
 
 int serve_main(const struct config *config)
@@ -183,11 +239,8 @@ int serve_main(const struct config *config)
     enum status status = start_http(&server);
     if (status == STATUS_OK)
         status = start_engine(&server);
-    if (status == STATUS_OK) {
-        wait_for_signal(&signals);
-        if (!atomic_load(&server.device_failed))
-            api_set_unready(server.api, STATUS_DRAINING);
-    }
+    if (status == STATUS_OK)
+        wait_for_signals(&server, &signals);
     int code = status == STATUS_OK ? EXIT_OK : exit_code(status);
     stop(&server);
     return atomic_load(&server.device_failed) ? EXIT_DEVICE : code;

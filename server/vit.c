@@ -1,4 +1,6 @@
 #include "vit.h"
+#include "clock.h"
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -11,8 +13,9 @@ struct vit_run {
     const struct vit_weights *weights;
     struct stream *stream;
     int max_batch;
-    void *memory;  // every activation, one allocation
-    float *logits; // (max_batch, K) on the host
+    atomic_int_fast64_t beat_ns; // clock_ns() when the device took or finished an op
+    void *memory;                // every activation, one allocation
+    float *logits;               // (max_batch, K) on the host
 
     void *pixels;        // (B, S, S, 3) uint8
     void *patches;       // (B, N, EMBED_COLUMNS(P)) activations
@@ -116,22 +119,33 @@ enum status vit_set_image(struct vit_run *run, int index, const uint8_t *pixels)
     return run->backend->ops->upload(run->stream, slot, pixels, bytes);
 }
 
+static enum status beat(struct vit_run *run, enum status status)
+{
+    atomic_store_explicit(&run->beat_ns, clock_ns(), memory_order_relaxed);
+    return status;
+}
+
+int64_t vit_run_beat_ns(const struct vit_run *run)
+{
+    return atomic_load_explicit(&run->beat_ns, memory_order_relaxed);
+}
+
 static enum status embed(struct vit_run *run, int B)
 {
     const struct vit_weights *w = run->weights;
-    return run->backend->ops->embed(run->stream, &(struct embed_args){
-                                                     .x = run->x,
-                                                     .patches = run->patches,
-                                                     .pixels = run->pixels,
-                                                     .weight = w->patch_weight,
-                                                     .bias = w->patch_bias,
-                                                     .class_token = w->class_token,
-                                                     .position = w->position,
-                                                     .B = B,
-                                                     .S = run->dims.S,
-                                                     .P = run->dims.P,
-                                                     .C = run->dims.C,
-                                                 });
+    return beat(run, run->backend->ops->embed(run->stream, &(struct embed_args){
+                                                               .x = run->x,
+                                                               .patches = run->patches,
+                                                               .pixels = run->pixels,
+                                                               .weight = w->patch_weight,
+                                                               .bias = w->patch_bias,
+                                                               .class_token = w->class_token,
+                                                               .position = w->position,
+                                                               .B = B,
+                                                               .S = run->dims.S,
+                                                               .P = run->dims.P,
+                                                               .C = run->dims.C,
+                                                           }));
 }
 
 // Normalises the first `tokens` tokens of each image (all, or the class token) into run->normed.
@@ -140,17 +154,17 @@ static enum status layernorm(struct vit_run *run, const void *weight, const void
 {
     const struct vit_dims *d = &run->dims;
     int all = vit_tokens(d);
-    return run->backend->ops->layernorm(run->stream,
-                                        &(struct layernorm_args){
-                                            .out = run->normed,
-                                            .x = run->x,
-                                            .weight = weight,
-                                            .bias = bias,
-                                            .x_stride = tokens == all ? d->C : (int64_t)all * d->C,
-                                            .rows = B * tokens,
-                                            .C = d->C,
-                                            .epsilon = d->epsilon,
-                                        });
+    return beat(run, run->backend->ops->layernorm(
+                         run->stream, &(struct layernorm_args){
+                                          .out = run->normed,
+                                          .x = run->x,
+                                          .weight = weight,
+                                          .bias = bias,
+                                          .x_stride = tokens == all ? d->C : (int64_t)all * d->C,
+                                          .rows = B * tokens,
+                                          .C = d->C,
+                                          .epsilon = d->epsilon,
+                                      }));
 }
 
 // A matrix product over the first `tokens` tokens of each image. Only the residual stream has rows
@@ -161,33 +175,33 @@ static enum status linear(struct vit_run *run, enum linear_kind kind, void *out,
 {
     int all = vit_tokens(&run->dims);
     bool sparse = kind == LINEAR_RESIDUAL && tokens != all;
-    return run->backend->ops->linear(run->stream,
-                                     &(struct linear_args){
-                                         .kind = kind,
-                                         .out = out,
-                                         .in = in,
-                                         .weight = weight,
-                                         .bias = bias,
-                                         .out_stride = sparse ? (int64_t)all * rows : rows,
-                                         .B = B,
-                                         .rows = tokens,
-                                         .N = rows,
-                                         .K = columns,
-                                     });
+    return beat(run, run->backend->ops->linear(
+                         run->stream, &(struct linear_args){
+                                          .kind = kind,
+                                          .out = out,
+                                          .in = in,
+                                          .weight = weight,
+                                          .bias = bias,
+                                          .out_stride = sparse ? (int64_t)all * rows : rows,
+                                          .B = B,
+                                          .rows = tokens,
+                                          .N = rows,
+                                          .K = columns,
+                                      }));
 }
 
 static enum status attention(struct vit_run *run, int B, int queries)
 {
     const struct vit_dims *d = &run->dims;
-    return run->backend->ops->attention(run->stream, &(struct attention_args){
-                                                         .out = run->attended,
-                                                         .qkv = run->qkv,
-                                                         .B = B,
-                                                         .T = vit_tokens(d),
-                                                         .NH = d->NH,
-                                                         .HS = d->C / d->NH,
-                                                         .queries = queries,
-                                                     });
+    return beat(run, run->backend->ops->attention(run->stream, &(struct attention_args){
+                                                                   .out = run->attended,
+                                                                   .qkv = run->qkv,
+                                                                   .B = B,
+                                                                   .T = vit_tokens(d),
+                                                                   .NH = d->NH,
+                                                                   .HS = d->C / d->NH,
+                                                                   .queries = queries,
+                                                               }));
 }
 
 // One encoder block. `tokens` is how many tokens of each image go on past the attention.

@@ -1,6 +1,8 @@
 #include "worker.h"
+#include "clock.h"
 #include "log.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +14,9 @@ struct worker {
     int max_batch, classes;
     worker_failed_fn failed;
     void *context;
-    struct job *batch[]; // (max_batch)
+    atomic_int_fast64_t busy_ns; // clock_ns() when the batch in work was begun; 0: there is none
+    atomic_bool failing;         // the last forward pass failed
+    struct job *batch[];         // (max_batch)
 };
 
 static enum status run_batch(struct worker *worker, int count)
@@ -27,11 +31,32 @@ static enum status run_batch(struct worker *worker, int count)
     return STATUS_OK;
 }
 
+// A batch has failed although the device is not lost. Whether another can succeed is found out with
+// what is left of it, before that of a client is risked.
+static void recover(struct worker *worker)
+{
+    const struct timespec pause = {.tv_nsec = 200 * 1000 * 1000};
+    const float *logits;
+    atomic_store(&worker->failing, true);
+    while (vit_forward(worker->run, 1, &logits) != STATUS_OK && !queue_closed(worker->queue))
+        nanosleep(&pause, NULL);
+    atomic_store(&worker->failing, false);
+}
+
+bool worker_well(const struct worker *worker)
+{
+    const int64_t limit_ns = 5 * INT64_C(1000000000);
+    int64_t busy = atomic_load(&worker->busy_ns), beat = vit_run_beat_ns(worker->run);
+    int64_t since = busy > beat ? busy : beat;
+    return !atomic_load(&worker->failing) && (busy == 0 || clock_ns() - since <= limit_ns);
+}
+
 static void *work(void *argument)
 {
     struct worker *worker = argument;
     int count;
     while ((count = queue_take(worker->queue, worker->batch, worker->max_batch)) > 0) {
+        atomic_store(&worker->busy_ns, clock_ns());
         metrics_count_batch(worker->metrics, count, count == worker->max_batch);
         enum status status = run_batch(worker, count);
         if (status != STATUS_OK)
@@ -42,6 +67,9 @@ static void *work(void *argument)
             worker->failed(worker->context);
             break;
         }
+        if (status != STATUS_OK)
+            recover(worker);
+        atomic_store(&worker->busy_ns, 0);
     }
     return NULL;
 }

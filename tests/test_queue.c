@@ -1,5 +1,6 @@
 // The queue under many threads; also built with ThreadSanitizer.
 
+#include "clock.h"
 #include "queue.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 enum { CAPACITY = 16, PIXEL_BYTES = 12, CLASSES = 3 };
 
 static uint8_t pixels[CAPACITY * PIXEL_BYTES];
+static const struct client patient = {.deadline_ns = INT64_MAX};
 
 static struct queue *open_queue(void)
 {
@@ -29,7 +31,7 @@ static void test_slots_are_apart(void **state)
     struct queue *queue = open_queue();
     struct job *jobs[CAPACITY];
     struct ticket ticket;
-    assert_int_equal(queue_reserve(queue, CAPACITY, jobs, &ticket), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, CAPACITY, jobs, &ticket), STATUS_OK);
     for (int i = 0; i < CAPACITY; i++)
         for (int j = 0; j < i; j++) {
             assert_true(labs(jobs[i]->pixels - jobs[j]->pixels) >= PIXEL_BYTES);
@@ -46,16 +48,17 @@ static void test_reserve(void **state)
     struct queue *queue = open_queue();
     struct job *jobs[CAPACITY + 1], *more[CAPACITY];
     struct ticket first, second;
-    assert_int_equal(queue_reserve(queue, CAPACITY + 1, jobs, &first), STATUS_TOO_MANY_IMAGES);
-    assert_int_equal(queue_reserve(queue, CAPACITY - 2, jobs, &first), STATUS_OK);
-    assert_int_equal(queue_reserve(queue, 3, more, &second), STATUS_QUEUE_FULL);
-    assert_int_equal(queue_reserve(queue, 2, more, &second), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, CAPACITY + 1, jobs, &first),
+                     STATUS_TOO_MANY_IMAGES);
+    assert_int_equal(queue_reserve(queue, &patient, CAPACITY - 2, jobs, &first), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, 3, more, &second), STATUS_QUEUE_FULL);
+    assert_int_equal(queue_reserve(queue, &patient, 2, more, &second), STATUS_OK);
     ticket_release(&first);
-    assert_int_equal(queue_reserve(queue, CAPACITY - 2, jobs, &first), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, CAPACITY - 2, jobs, &first), STATUS_OK);
     ticket_release(&first);
     ticket_release(&second);
     queue_close(queue);
-    assert_int_equal(queue_reserve(queue, 1, jobs, &first), STATUS_DRAINING);
+    assert_int_equal(queue_reserve(queue, &patient, 1, jobs, &first), STATUS_DRAINING);
     queue_free(queue);
 }
 
@@ -66,7 +69,7 @@ static void test_take(void **state)
     struct queue *queue = open_queue();
     struct job *jobs[5], *batch[4];
     struct ticket ticket;
-    assert_int_equal(queue_reserve(queue, 5, jobs, &ticket), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, 5, jobs, &ticket), STATUS_OK);
     for (int i = 0; i < 5; i++)
         queue_submit(jobs[i]);
     assert_int_equal(queue_take(queue, batch, 4), 4);
@@ -94,7 +97,7 @@ static void test_wait_without_jobs(void **state)
     struct queue *queue = open_queue();
     struct job *jobs[2];
     struct ticket ticket;
-    assert_int_equal(queue_reserve(queue, 2, jobs, &ticket), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, 2, jobs, &ticket), STATUS_OK);
     ticket_wait(&ticket);
     ticket_release(&ticket);
     assert_int_equal(queue_retry_after(queue), 1);
@@ -108,7 +111,7 @@ static void test_fail(void **state)
     struct queue *queue = open_queue();
     struct job *jobs[3], *other[1], *batch[1];
     struct ticket ticket, next;
-    assert_int_equal(queue_reserve(queue, 3, jobs, &ticket), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, 3, jobs, &ticket), STATUS_OK);
     queue_submit(jobs[0]);
     queue_submit(jobs[1]);
     assert_int_equal(queue_take(queue, batch, 1), 1);
@@ -119,8 +122,75 @@ static void test_fail(void **state)
     for (int i = 0; i < 3; i++)
         assert_int_equal(jobs[i]->status, STATUS_DEVICE_FAILED);
     ticket_release(&ticket);
-    assert_int_equal(queue_reserve(queue, 1, other, &next), STATUS_DEVICE_FAILED);
+    assert_int_equal(queue_reserve(queue, &patient, 1, other, &next), STATUS_DEVICE_FAILED);
     assert_int_equal(queue_take(queue, batch, 1), 0);
+    queue_free(queue);
+}
+
+// What still waits at the deadline is taken back, in whatever order it stands; what a worker has is
+// waited for.
+static void test_deadline(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    struct client hurried = {.deadline_ns = clock_ns() + 20 * 1000000};
+    struct job *jobs[4], *other[2], *batch[CAPACITY];
+    struct ticket ticket, next;
+    assert_int_equal(queue_reserve(queue, &hurried, 4, jobs, &ticket), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, 2, other, &next), STATUS_OK);
+    queue_submit(jobs[0]);
+    queue_submit(other[0]);
+    queue_submit(jobs[1]);
+    queue_submit(other[1]);
+    queue_submit(jobs[2]);
+    ticket_wait(&ticket);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(jobs[i]->status, STATUS_DEADLINE);
+    assert_true(clock_ns() >= hurried.deadline_ns);
+    queue_submit(jobs[3]); // too late already: it joins the list, and is found at its end
+    ticket_wait(&ticket);
+    assert_int_equal(jobs[3]->status, STATUS_DEADLINE);
+    assert_int_equal(queue_take(queue, batch, CAPACITY), 2);
+    assert_ptr_equal(batch[0], other[0]);
+    assert_ptr_equal(batch[1], other[1]);
+    queue_finish(queue, batch, 2, STATUS_OK);
+    ticket_wait(&next);
+    ticket_release(&ticket);
+    ticket_release(&next);
+    assert_int_equal(queue_length(queue), 0);
+    queue_free(queue);
+}
+
+static bool is_gone(void *context)
+{
+    return *(bool *)context;
+}
+
+// Nobody waits for the result: the job is finished, but never part of a batch.
+static void test_gone(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    bool gone = false;
+    struct client client = {.deadline_ns = INT64_MAX, .gone = is_gone, .context = &gone};
+    struct job *jobs[2], *other[1], *batch[CAPACITY];
+    struct ticket ticket, next;
+    assert_int_equal(queue_reserve(queue, &client, 2, jobs, &ticket), STATUS_OK);
+    assert_int_equal(queue_reserve(queue, &patient, 1, other, &next), STATUS_OK);
+    queue_submit(jobs[0]);
+    assert_int_equal(queue_take(queue, batch, CAPACITY), 1);
+    queue_finish(queue, batch, 1, STATUS_OK);
+    gone = true;
+    queue_submit(jobs[1]);
+    queue_submit(other[0]);
+    assert_int_equal(queue_take(queue, batch, CAPACITY), 1);
+    assert_ptr_equal(batch[0], other[0]);
+    queue_finish(queue, batch, 1, STATUS_OK);
+    ticket_wait(&ticket);
+    assert_int_equal(jobs[0]->status, STATUS_OK);
+    assert_int_equal(jobs[1]->status, STATUS_CANCELLED);
+    ticket_release(&ticket);
+    ticket_release(&next);
     queue_free(queue);
 }
 
@@ -138,7 +208,7 @@ static void *client(void *context)
     unsigned random = (unsigned)(uintptr_t)&ticket;
     for (int request = 0; request < REQUESTS;) {
         int count = (int)(rand_r(&random) % 4) + 1;
-        if (queue_reserve(queue, count, jobs, &ticket) != STATUS_OK) {
+        if (queue_reserve(queue, &patient, count, jobs, &ticket) != STATUS_OK) {
             atomic_fetch_add(&refused, 1);
             usleep(50);
             continue;
@@ -197,7 +267,7 @@ static void test_many_threads(void **state)
                   atomic_load(&batches), atomic_load(&refused));
     struct job *jobs[CAPACITY];
     struct ticket ticket;
-    assert_int_equal(queue_reserve(queue, 1, jobs, &ticket), STATUS_DRAINING);
+    assert_int_equal(queue_reserve(queue, &patient, 1, jobs, &ticket), STATUS_DRAINING);
     queue_free(queue);
 }
 
@@ -209,6 +279,8 @@ int main(void)
         cmocka_unit_test(test_take),
         cmocka_unit_test(test_wait_without_jobs),
         cmocka_unit_test(test_fail),
+        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_gone),
         cmocka_unit_test(test_many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,6 +26,7 @@ static void test_weights(void **state)
         {"text/plainer", "text/plain", 0},
         {"text/", "text/plain", 0},
         {"tex/*", "text/plain", 0},
+        {"text/*x", "text/plain", 0},
         {"image/*", "text/plain", 0},
         {"*", "text/plain", 0},
         {"", "text/plain", 0},

@@ -16,8 +16,6 @@ enum command {
     COMMAND_BENCH = 8,
 };
 
-enum model_format { FORMAT_TEXT, FORMAT_JSON, FORMAT_MARKDOWN };
-
 // Strings belong to the struct. 0 stands for "choose" where the table's help says so.
 struct config {
     char *config;
@@ -48,7 +46,7 @@ struct config {
     int64_t logits; // vitserve classify
     char *batch;    // vitserve bench
     int64_t seconds;
-    int64_t format; // vitserve model
+    int64_t format; // vitserve model: an enum report_format
 };
 
 // Reads file, environment and the flags of `command`; argv[0..argc) are the words after it. Words

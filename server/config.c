@@ -117,7 +117,7 @@ static const struct option table[] = {
     {"seconds", COMMAND_BENCH, NUMBER, FIELD(seconds), .default_number = 3, .min = 1, .max = 3600,
      .help = "for each batch size"},
     {"format", COMMAND_MODEL, CHOICE, FIELD(format), .default_text = "text",
-     .choices = "text|json|markdown", .help = "of the breakdown"},
+     .choices = "text|json|markdown|svg", .help = "of the breakdown"},
 };
 
 #define N_OPTIONS (sizeof table / sizeof *table)

@@ -11,36 +11,12 @@ static const char usage[] =
     "       vitserve bench [options]              engine speed, without HTTP\n"
     "       vitserve --version | --help | COMMAND --help\n";
 
-static void print_parameters(const struct catalog_entry *entry, struct tensor_info *rows,
-                             size_t count)
-{
-    int64_t total = 0;
-    for (size_t i = 0; i < count; i++) {
-        char shape[96] = "";
-        for (int d = 0; d < rows[i].rank; d++)
-            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), d ? " x %lld" : "%lld",
-                     (long long)rows[i].shape[d]);
-        printf("%-60s %-20s %12lld\n", rows[i].name, shape, (long long)tensor_count(&rows[i]));
-        total += tensor_count(&rows[i]);
-    }
-    printf("%s: %zu tensors, %lld parameters\n", entry->name, count, (long long)total);
-}
-
 static enum status print_model(const struct config *config, const struct catalog *catalog)
 {
     const struct catalog_entry *entry;
-    TRY(catalog_find(catalog, config->model, &entry));
-    if (config->format == FORMAT_TEXT) {
-        struct tensor_info *rows;
-        size_t count;
-        TRY(vit_list_weights(&entry->dims, &rows, &count));
-        print_parameters(entry, rows, count);
-        free(rows);
-        return STATUS_OK;
-    }
     char *text;
-    TRY(report_write(entry, NULL, config->format == FORMAT_JSON ? REPORT_JSON : REPORT_MARKDOWN,
-                     &text));
+    TRY(catalog_find(catalog, config->model, &entry));
+    TRY(report_write(entry, NULL, (enum report_format)config->format, &text));
     fputs(text, stdout);
     free(text);
     return STATUS_OK;

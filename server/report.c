@@ -2,6 +2,8 @@
 // the Markdown keeps the exact bytes of its model, blank lines and trailing blanks included.
 
 #include "report.h"
+#include "accept.h"
+#include "pie.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdbool.h>
@@ -11,6 +13,46 @@
 
 // The form of a tensor is the rank of its shape without the 1s.
 enum { FORMS = TENSOR_MAX_RANK + 1 };
+_Static_assert((int)FORMS <= (int)PIE_MAX_SLICES, "every form is a slice");
+
+static const struct {
+    const char *name, *content_type;
+} formats[] = {
+    [REPORT_TEXT] = {"text", "text/plain; charset=utf-8"},
+    [REPORT_JSON] = {"json", "application/json"},
+    [REPORT_MARKDOWN] = {"markdown", "text/markdown; charset=utf-8"},
+    [REPORT_SVG] = {"svg", "image/svg+xml"},
+};
+
+enum { N_FORMATS = sizeof formats / sizeof *formats };
+
+enum status report_format_from(const char *format, const char *accept, enum report_format *out)
+{
+    *out = REPORT_JSON;
+    for (int i = 0; format && i < N_FORMATS; i++) {
+        if (strcmp(formats[i].name, format) == 0) {
+            *out = (enum report_format)i;
+            return STATUS_OK;
+        }
+    }
+    if (format)
+        return status_fail(STATUS_BAD_REQUEST,
+                           "format: \"%.32s\" is none of text|json|markdown|svg", format);
+    int best = accept ? accept_weight(accept, formats[REPORT_JSON].content_type) : 0;
+    for (int i = 0; accept && i < N_FORMATS; i++) {
+        const int weight = accept_weight(accept, formats[i].content_type);
+        if (weight > best) {
+            best = weight;
+            *out = (enum report_format)i;
+        }
+    }
+    return STATUS_OK;
+}
+
+const char *report_content_type(enum report_format format)
+{
+    return formats[format].content_type;
+}
 
 struct totals {
     int64_t parameters;
@@ -141,6 +183,53 @@ static void write_markdown(FILE *out, const char *name, const struct tensor_info
     fputs("\n", out);
 }
 
+static int longer(int width, const char *text)
+{
+    return (int)strlen(text) > width ? (int)strlen(text) : width;
+}
+
+static void write_text(FILE *out, const char *name, const struct tensor_info *rows,
+                       const struct totals *totals)
+{
+    fprintf(out, "%s: %zu layers, %" PRId64 " parameters (%s)\n\n", name, totals->layers,
+            totals->parameters, show_count(totals->parameters).text);
+    fprintf(out, "%-13s  %6s %9s  %12s\n", "Form", "Layers", "", "Parameters");
+    for (int rank = 0; rank < FORMS; rank++)
+        if (totals->form[rank].layers)
+            fprintf(out, "%-13s  %6zu %7.2f %%  %12" PRId64 " %7.2f %%\n", show_form(rank).text,
+                    totals->form[rank].layers, percent_layers(totals, rank),
+                    totals->form[rank].parameters, percent_parameters(totals, rank));
+    int names = (int)strlen("Name"), shapes = (int)strlen("Shape");
+    for (size_t i = 0; i < totals->layers; i++) {
+        names = longer(names, rows[i].name);
+        shapes = longer(shapes, show_tuple(&rows[i]).text);
+    }
+    fprintf(out, "\n%-*s  %-*s  %12s  Form\n", names, "Name", shapes, "Shape", "Parameters");
+    for (size_t i = 0; i < totals->layers; i++)
+        fprintf(out, "%-*s  %-*s  %12" PRId64 "  %s\n", names, rows[i].name, shapes,
+                show_tuple(&rows[i]).text, tensor_count(&rows[i]),
+                show_form(squeeze(&rows[i]).rank).text);
+}
+
+static void write_svg(FILE *out, const char *name, const struct totals *totals)
+{
+    struct pie_slice slices[FORMS];
+    struct text labels[FORMS], amounts[FORMS];
+    char title[192];
+    int count = 0;
+    for (int rank = 0; rank < FORMS; rank++) {
+        if (!totals->form[rank].layers)
+            continue;
+        labels[rank] = show_form(rank);
+        amounts[rank] = show_count(totals->form[rank].parameters);
+        slices[count++] = (struct pie_slice){labels[rank].text, amounts[rank].text,
+                                             totals->form[rank].parameters};
+    }
+    snprintf(title, sizeof title, "%s: %s parameters by form", name,
+             show_count(totals->parameters).text);
+    pie_write(out, title, slices, count);
+}
+
 // The functions below return a new JSON value, or NULL: out of memory, or a text that is not UTF-8.
 // json_pack() takes NULL for a failure too, and frees what it was given.
 
@@ -263,11 +352,17 @@ enum status report_write(const struct catalog_entry *entry, const struct report_
         goto out;
     }
     switch (format) {
+    case REPORT_TEXT:
+        write_text(stream, entry->name, rows, &totals);
+        break;
     case REPORT_JSON:
         status = write_json(stream, entry, runtime, rows, &totals);
         break;
     case REPORT_MARKDOWN:
         write_markdown(stream, entry->name, rows, &totals);
+        break;
+    case REPORT_SVG:
+        write_svg(stream, entry->name, &totals);
         break;
     }
     const bool incomplete = ferror(stream);

@@ -1,5 +1,5 @@
 // server/report.c: the Markdown against the table that people compare with, the totals of all
-// models against published ones, the JSON against the contract.
+// models against published ones, the JSON against the contract, who gets which format.
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,11 +37,16 @@ static const struct catalog_entry *find(const char *name)
     return entry;
 }
 
-static char *markdown(const struct catalog_entry *entry)
+static char *report(const struct catalog_entry *entry, enum report_format format)
 {
     char *text;
-    assert_int_equal(report_write(entry, NULL, REPORT_MARKDOWN, &text), STATUS_OK);
+    assert_int_equal(report_write(entry, NULL, format, &text), STATUS_OK);
     return text;
+}
+
+static char *markdown(const struct catalog_entry *entry)
+{
+    return report(entry, REPORT_MARKDOWN);
 }
 
 static json_t *json(const struct catalog_entry *entry, const struct report_runtime *runtime)
@@ -239,6 +244,104 @@ static void test_shapes_of_ones(void **state)
     free(text);
 }
 
+static void test_text_of_vit_b_32(void **state)
+{
+    (void)state;
+    static const char start[] = "vit_b_32: 152 layers, 88224232 parameters (88.22M)\n\n"
+                                "Form           Layers              Parameters\n"
+                                "Vector            101   66.45 %        123880    0.14 %\n"
+                                "Matrix             50   32.89 %      85741056   97.19 %\n"
+                                "Tensor rank 4       1    0.66 %       2359296    2.67 %\n\n";
+    static const char *const rows[][4] = {
+        {"Name", "Shape", "Parameters", "Form"},
+        {"class_token", "(1, 1, 768)", "768", "Vector"},
+        {"conv_proj.weight", "(768, 3, 32, 32)", "2359296", "Tensor rank 4"},
+        {"conv_proj.bias", "(768,)", "768", "Vector"},
+    };
+    const int names = (int)strlen("encoder.layers.encoder_layer_10.self_attention.out_proj.weight");
+    const int shapes = (int)strlen("(768, 3, 32, 32)");
+    char *text = report(find("vit_b_32"), REPORT_TEXT), line[256];
+    assert_true(strncmp(text, start, strlen(start)) == 0);
+    const char *at = text + strlen(start);
+    for (int i = 0; i < 153; i++, at = strchr(at, '\n') + 1) {
+        if (i < 4) {
+            snprintf(line, sizeof line, "%-*s  %-*s  %12s  %s\n", names, rows[i][0], shapes,
+                     rows[i][1], rows[i][2], rows[i][3]);
+            assert_true(strncmp(at, line, strlen(line)) == 0);
+        }
+        // Two blanks end each column; a number begins none.
+        const char *const shape = at + names + 2, *const form = shape + shapes + 2 + 12 + 2;
+        assert_true(strncmp(shape - 2, "  ", 2) == 0 && *shape == (i ? '(' : 'S'));
+        assert_true(strncmp(form - 2, "  ", 2) == 0 && strchr("FVMT", *form) && form[-3] != ' ');
+    }
+    assert_string_equal(at, "");
+    free(text);
+}
+
+// tests/test_pie.c looks at the picture.
+static void test_svg(void **state)
+{
+    (void)state;
+    char *text = report(find("vit_b_32"), REPORT_SVG);
+    assert_non_null(strstr(text, "<title>vit_b_32: 88.22M parameters by form</title>\n"
+                                 "<desc>Vector: 0.14 %, 123.88K; Matrix: 97.19 %, 85.74M; "
+                                 "Tensor rank 4: 2.67 %, 2.36M</desc>\n"));
+    free(text);
+}
+
+static void test_who_gets_which_format(void **state)
+{
+    (void)state;
+    static const char browser[] = "text/html,application/xhtml+xml,application/xml;q=0.9,"
+                                  "image/avif,image/webp,*/*;q=0.8";
+    static const struct {
+        const char *format, *accept;
+        enum report_format expected;
+    } rows[] = {
+        {NULL, NULL, REPORT_JSON},
+        {NULL, "", REPORT_JSON},
+        {NULL, "*/*", REPORT_JSON}, // curl
+        {NULL, browser, REPORT_JSON},
+        {"svg", browser, REPORT_SVG},
+        // What a browser sends for an <img>.
+        {NULL, "image/avif,image/webp,image/svg+xml,image/*,*/*;q=0.8", REPORT_SVG},
+        {"json", "text/markdown", REPORT_JSON},
+        {"markdown", "application/json", REPORT_MARKDOWN},
+        {"text", NULL, REPORT_TEXT},
+        {NULL, "text/markdown", REPORT_MARKDOWN},
+        {NULL, "text/plain", REPORT_TEXT},
+        {NULL, "application/*", REPORT_JSON},
+        {NULL, "text/*", REPORT_TEXT},
+        {NULL, "image/*", REPORT_SVG},
+        {NULL, "application/json;q=0.5, text/markdown;q=0.6", REPORT_MARKDOWN},
+        {NULL, "text/markdown;q=0.6, application/json;q=0.7", REPORT_JSON},
+        {NULL, "text/markdown, application/json", REPORT_JSON},
+        {NULL, "text/markdown, */*", REPORT_JSON},
+        {NULL, "text/markdown, */*;q=0.1", REPORT_MARKDOWN},
+        {NULL, "*/*, application/json;q=0", REPORT_TEXT},
+        {NULL, "*/*, application/json;q=0.1, text/*;q=0.2", REPORT_SVG},
+        {NULL, "text/html, video/*", REPORT_JSON},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        enum report_format got;
+        assert_int_equal(report_format_from(rows[i].format, rows[i].accept, &got), STATUS_OK);
+        if (got != rows[i].expected)
+            fail_msg("%s, %s: got %d", rows[i].format, rows[i].accept, got);
+    }
+    static const char *const bad[] = {"", "yaml", "JSON", "json ", "text|json"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        enum report_format got;
+        char detail[64];
+        snprintf(detail, sizeof detail, "format: \"%s\" is none of text|json|markdown|svg", bad[i]);
+        assert_int_equal(report_format_from(bad[i], "text/plain", &got), STATUS_BAD_REQUEST);
+        assert_string_equal(status_detail(STATUS_BAD_REQUEST), detail);
+    }
+    assert_string_equal(report_content_type(REPORT_TEXT), "text/plain; charset=utf-8");
+    assert_string_equal(report_content_type(REPORT_JSON), "application/json");
+    assert_string_equal(report_content_type(REPORT_MARKDOWN), "text/markdown; charset=utf-8");
+    assert_string_equal(report_content_type(REPORT_SVG), "image/svg+xml");
+}
+
 static int allocations_left;
 
 static void *failing_malloc(size_t bytes)
@@ -286,6 +389,9 @@ int main(void)
         cmocka_unit_test(test_json_forms_and_layers),
         cmocka_unit_test(test_json_of_a_loaded_model),
         cmocka_unit_test(test_shapes_of_ones),
+        cmocka_unit_test(test_text_of_vit_b_32),
+        cmocka_unit_test(test_svg),
+        cmocka_unit_test(test_who_gets_which_format),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_text_that_is_no_utf8),
     };

@@ -7,6 +7,7 @@ import pathlib
 import re
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 from vitserve import MODEL, Case, Server, jpeg, png, run
 
@@ -261,7 +262,7 @@ class Model(CommandLineCase):
         self.assertEqual(text.returncode, 0)
         self.assertEqual(text.stdout,
                          run("model", "--model", "vit_b_32", "--format", "text").stdout)
-        self.assertIn("vit_b_32: 152 tensors, 88224232 parameters", text.stdout)
+        self.assertIn("vit_b_32: 152 layers, 88224232 parameters (88.22M)\n", text.stdout)
         model = json.loads(run("model", "--model", "vit_b_32", "--format", "json").stdout)
         self.assertEqual((model["name"], model["num_layers"], model["num_parameters"],
                           model["num_parameters_human"]),
@@ -286,6 +287,11 @@ class Model(CommandLineCase):
             self.assertIn(name, finished.stderr)
             model = json.loads(run("model", "--model", name, "--format", "json").stdout)
             self.assertEqual(model["num_parameters"], parameters)
+            svg = run("model", "--model", name, "--format", "svg").stdout
+            texts = " ".join(xml.etree.ElementTree.fromstring(svg).itertext())
+            self.assertIn(f"{name}: {model['num_parameters_human']} parameters", texts)
+            for form in model["forms"]:
+                self.assertIn(f"{form['form']}: {form['parameters_percent']:.2f} %, ", texts)
 
 
 if __name__ == "__main__":

@@ -74,13 +74,6 @@ struct client call_client(const struct call *call)
 
 static enum status model_handle(struct call *call)
 {
-    const struct http_request *request = call->request;
-    const char *format = http_query(request, "format"), *accept = http_header(request, "Accept");
-    bool markdown = format ? strcmp(format, "markdown") == 0
-                           : accept && strstr(accept, "text/markdown") != NULL;
-    if (format && !markdown && strcmp(format, "json") != 0)
-        return status_fail(STATUS_BAD_REQUEST, "format: \"%.32s\" is neither json nor markdown",
-                           format);
     const struct model *model = call->engine->model;
     const struct backend *backend = model->replicas[0].backend;
     struct report_runtime runtime = {.device = backend->name,
@@ -90,10 +83,12 @@ static enum status model_handle(struct call *call)
                                      .version = VITSERVE_VERSION,
                                      .weights_bytes = model->replicas[0].weights.bytes,
                                      .max_batch = call->engine->max_batch};
+    enum report_format format;
     char *text;
-    TRY(report_write(model->entry, &runtime, markdown ? REPORT_MARKDOWN : REPORT_JSON, &text));
-    respond(call, markdown ? "text/markdown; charset=utf-8" : "application/json", text,
-            strlen(text));
+    TRY(report_format_from(http_query(call->request, "format"),
+                           http_header(call->request, "Accept"), &format));
+    TRY(report_write(model->entry, &runtime, format, &text));
+    respond(call, report_content_type(format), text, strlen(text));
     return STATUS_OK;
 }
 

@@ -9,3 +9,4 @@ extern const char asset_index_html[], asset_index_html_end[];
 extern const char asset_style_css[], asset_style_css_end[];
 extern const char asset_app_js[], asset_app_js_end[];
 extern const char asset_favicon_svg[], asset_favicon_svg_end[];
+extern const char asset_openapi_json[], asset_openapi_json_end[];

@@ -1,6 +1,6 @@
 #pragma once
-// The web page: files of server/web/ that are part of the binary, by the path that they are served
-// at. Everything is constant; any thread may ask.
+// The web page and the description of the interface: files of server/web/ that are part of the
+// binary, by the path that they are served at. Everything is constant; any thread may ask.
 
 struct page {
     const char *path;         // "/style.css"

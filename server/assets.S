@@ -15,5 +15,6 @@
     ASSET(style_css, "style.css")
     ASSET(app_js, "app.js")
     ASSET(favicon_svg, "favicon.svg")
+    ASSET(openapi_json, "openapi.json")
 
     .section .note.GNU-stack,"",@progbits

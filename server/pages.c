@@ -15,6 +15,7 @@ static const struct page pages[] = {
     PAGE("/style.css", "text/css; charset=utf-8", style_css),
     PAGE("/app.js", "text/javascript; charset=utf-8", app_js),
     PAGE("/favicon.svg", "image/svg+xml", favicon_svg),
+    PAGE("/openapi.json", "application/json", openapi_json),
 };
 
 const struct page *page_find(const char *path)

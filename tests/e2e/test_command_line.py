@@ -1,14 +1,11 @@
 """The commands and their options: help, precedence, errors, exit codes, what is printed."""
 
-import contextlib
 import json
-import math
-import pathlib
 import re
 import tempfile
 import unittest
 
-from vitserve import MODEL, Case, Server, jpeg, png, run
+from vitserve import Case, Server, png, run
 
 OPTION = re.compile(r"^  --([a-z-]+)", re.MULTILINE)
 COMMANDS = ("serve", "classify", "model", "bench")
@@ -164,95 +161,6 @@ class Options(CommandLineCase):
                 self.check_error(server.classify(png(31, 20)), 413, "image_too_large")
                 runtime = server.request("GET", "/model").json["runtime"]
                 self.assertEqual(runtime["max_batch"], 3)
-
-
-class Classify(CommandLineCase):
-    def setUp(self):
-        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.files = {"good.png": png(), "good.jpg": jpeg(), "empty.png": b"", "bad.png": b"bad",
-                      "cut.png": png()[:80], "--top-k": png(seed=2), "caf\u00e9.png": png(seed=3)}
-        for name, data in self.files.items():
-            (self.folder / name).write_bytes(data)
-        (self.folder / "folder").mkdir()
-        self.enterContext(contextlib.chdir(self.folder))
-
-    def classify(self, *arguments):
-        return run("classify", *MODEL, *arguments)
-
-    def test_table(self):
-        finished = self.classify("good.png", "good.jpg", "--top-k", 3)
-        self.assertEqual(finished.returncode, 0, finished.stderr)
-        lines = finished.stdout.splitlines()
-        self.assertEqual(len(lines), 8)
-        self.assertEqual((lines[0], lines[4]), ("good.png (40 x 30)", "good.jpg (64 x 48)"))
-        shares = []
-        for line in lines[1:4] + lines[5:]:
-            self.assertRegex(line, r"\A +\d+\.\d\d %  .+ \(\d+\)\Z")
-            shares.append(float(line.split()[0]))
-        self.assertEqual(shares[:3], sorted(shares[:3], reverse=True))
-
-    def test_json(self):
-        finished = self.classify("--json", "good.png", "caf\u00e9.png")
-        self.assertEqual(finished.returncode, 0, finished.stderr)
-        answers = [json.loads(line) for line in finished.stdout.splitlines()]
-        self.assertEqual([answer["results"][0]["name"] for answer in answers],
-                         ["good.png", "caf\u00e9.png"])
-        for answer in answers:
-            self.assertEqual(set(answer), {"model", "results"})
-            (result,) = answer["results"]
-            self.assertEqual(set(result), {"name", "width", "height", "predictions"})
-            self.assertEqual(len(result["predictions"]), 5)
-        finished = self.classify("--json", "--logits", "--top-k", 5000, "good.png")
-        (result,) = json.loads(finished.stdout)["results"]
-        self.assertEqual((len(result["logits"]), len(result["predictions"])), (1000, 1000))
-        total = math.fsum(prediction["probability"] for prediction in result["predictions"])
-        self.assertAlmostEqual(total, 1.0, places=5)
-
-    def test_bad_files_beside_good_ones(self):
-        names = ["missing.png", "good.png", "folder", "empty.png", "bad.png", "cut.png",
-                 "good.jpg"]
-        finished = self.classify("--max-batch", 2, "--top-k", 1, *names)
-        self.assertEqual(finished.returncode, 1)
-        lines = finished.stdout.splitlines()
-        self.assertEqual(len(lines), 9)
-        for line, start in zip((lines[0], lines[1], *lines[3:8]),
-                               ("missing.png: No such file", "good.png (40 x 30)",
-                                "folder: not a file", "empty.png: ", "bad.png: ", "cut.png: png",
-                                "good.jpg (64 x 48)"), strict=True):
-            self.assertTrue(line.startswith(start), line)
-        finished = self.classify("--json", *names)
-        self.assertEqual(finished.returncode, 1)
-        results = [json.loads(line)["results"][0] for line in finished.stdout.splitlines()]
-        self.assertEqual([result["name"] for result in results], names)
-        self.assertEqual(["error" in result for result in results],
-                         [True, False, True, True, True, True, False])
-        alone = json.loads(self.classify("--json", "good.jpg").stdout)
-        self.assertEqual(results[-1], alone["results"][0])
-
-    def test_only_bad_files(self):
-        for name in ("missing.png", "folder", "empty.png", "bad.png"):
-            finished = self.classify(name)
-            self.assertEqual(finished.returncode, 1)
-            self.assertTrue(finished.stdout.startswith(name + ": "), finished.stdout)
-
-    def test_two_dashes_end_the_options(self):
-        finished = self.classify("--top-k", 1, "--", "--top-k", "good.png")
-        self.assertEqual(finished.returncode, 0, finished.stderr)
-        self.assertTrue(finished.stdout.startswith("--top-k (40 x 30)\n"), finished.stdout)
-        self.assertEqual(len(finished.stdout.splitlines()), 4)
-
-    def test_more_files_than_a_batch(self):
-        one = self.classify("--json", "--logits", "good.png").stdout
-        many = self.classify("--json", "--logits", "--max-batch", 3, *["good.png"] * 10).stdout
-        self.assertEqual(many, one * 10)
-
-    def test_the_model_must_open(self):
-        finished = run("classify", "--model", "nonsense", "good.png")
-        self.assertEqual(finished.returncode, 2)
-        self.assertIn("nonsense", finished.stderr)
-        finished = run("classify", *MODEL[:2], "--weights", "bad.png", "good.png")
-        self.assertEqual((finished.returncode, finished.stdout), (1, ""))
-        self.assertIn("bad.png", finished.stderr)
 
 
 class Model(CommandLineCase):

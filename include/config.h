@@ -14,6 +14,8 @@ enum command {
     COMMAND_CLASSIFY = 2,
     COMMAND_MODEL = 4,
     COMMAND_BENCH = 8,
+    COMMAND_PULL = 16,
+    COMMAND_HEALTHCHECK = 32,
 };
 
 enum model_format { FORMAT_TEXT, FORMAT_JSON, FORMAT_MARKDOWN };
@@ -46,7 +48,9 @@ struct config {
     int64_t logits; // vitserve classify
     char *batch;    // vitserve bench
     int64_t seconds;
-    int64_t format; // vitserve model
+    int64_t format;     // vitserve model
+    char *dir;          // vitserve pull; "" for weights_dir
+    char *url, *sha256; // "" for the catalogue's
 };
 
 // Reads file, environment and the flags of `command`; argv[0..argc) are the words after it. Words

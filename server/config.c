@@ -10,8 +10,9 @@ extern char **environ;
 enum type { TEXT, NUMBER, CHOICE, DEVICE, FLAG };
 
 enum {
-    ANY = COMMAND_SERVE | COMMAND_CLASSIFY | COMMAND_MODEL | COMMAND_BENCH,
-    RUNS = ANY & ~COMMAND_MODEL,
+    RUNS = COMMAND_SERVE | COMMAND_CLASSIFY | COMMAND_BENCH,
+    MODELS = RUNS | COMMAND_MODEL,
+    ANY = MODELS | COMMAND_PULL | COMMAND_HEALTHCHECK,
     PICTURES = COMMAND_SERVE | COMMAND_CLASSIFY,
 };
 
@@ -33,14 +34,14 @@ struct option {
 static const struct option table[] = {
     {"config", ANY, TEXT, FIELD(config), .default_text = "",
      .help = "JSON file of options: {\"max_batch\": 8}"},
-    {"model", ANY, TEXT, FIELD(model), .default_text = "fashion_vit",
+    {"model", MODELS, TEXT, FIELD(model), .default_text = "fashion_vit",
      .help = "an entry of config/models.json; the default has its weights built in"},
     {"weights", RUNS, TEXT, FIELD(weights), .default_text = "",
      .help = "checkpoint (.safetensors; torchvision or timm names); the default is what is built "
              "in, or "
              "NAME.safetensors in --weights-dir"},
-    {"weights-dir", RUNS, TEXT, FIELD(weights_dir), .default_text = "~/.cache/vitserve",
-     .help = "where checkpoints are looked for"},
+    {"weights-dir", RUNS | COMMAND_PULL, TEXT, FIELD(weights_dir),
+     .default_text = "~/.cache/vitserve", .help = "where checkpoints are looked for"},
     {"random-weights", RUNS, TEXT, FIELD(random_weights), .default_text = "",
      .help = "no file: weights from this seed, for benchmarks and tests"},
     {"labels", PICTURES, TEXT, FIELD(labels), .default_text = "",
@@ -68,10 +69,10 @@ static const struct option table[] = {
      .help = "predictions per image"},
     {"max-pixels", PICTURES, NUMBER, FIELD(max_pixels), .default_number = 64 * 1000 * 1000,
      .min = 1, .max = INT64_C(1) << 31, .help = "largest picture, width x height"},
-    {"listen", COMMAND_SERVE, TEXT, FIELD(listen), .default_text = "127.0.0.1",
-     .help = "address to listen on"},
-    {"port", COMMAND_SERVE, NUMBER, FIELD(port), .default_number = 8080, .min = 0, .max = 65535,
-     .help = "0 picks a free one"},
+    {"listen", COMMAND_SERVE | COMMAND_HEALTHCHECK, TEXT, FIELD(listen),
+     .default_text = "127.0.0.1", .help = "address to listen on"},
+    {"port", COMMAND_SERVE | COMMAND_HEALTHCHECK, NUMBER, FIELD(port), .default_number = 8080,
+     .min = 0, .max = 65535, .help = "0 picks a free one"},
     {"max-body-bytes", COMMAND_SERVE, NUMBER, FIELD(max_body_bytes), .default_number = 32 * MIB,
      .min = 1, .max = 4 * GIB, .help = "of one request"},
     {"max-images", COMMAND_SERVE, NUMBER, FIELD(max_images), .default_number = 64, .min = 1,
@@ -97,6 +98,11 @@ static const struct option table[] = {
      .help = "for each batch size"},
     {"format", COMMAND_MODEL, CHOICE, FIELD(format), .default_text = "text",
      .choices = "text|json|markdown", .help = "of the breakdown"},
+    {"dir", COMMAND_PULL, TEXT, FIELD(dir), .default_text = "", .help = "by default --weights-dir"},
+    {"url", COMMAND_PULL, TEXT, FIELD(url), .default_text = "",
+     .help = "instead of the catalogue's: https://....pth or .safetensors"},
+    {"sha256", COMMAND_PULL, TEXT, FIELD(sha256), .default_text = "",
+     .help = "instead of the catalogue's: of the file, or at least its first 8 digits"},
 };
 
 #define N_OPTIONS (sizeof table / sizeof *table)

@@ -1,14 +1,18 @@
 """The commands and their options: help, precedence, errors, exit codes, what is printed."""
 
+import contextlib
 import json
 import re
+import socket
 import tempfile
+import threading
+import time
 import unittest
 
 from vitserve import Case, Server, png, run
 
-OPTION = re.compile(r"^  --([a-z-]+)", re.MULTILINE)
-COMMANDS = ("serve", "classify", "model", "bench")
+OPTION = re.compile(r"^  --([a-z0-9-]+)", re.MULTILINE)
+COMMANDS = ("serve", "classify", "model", "bench", "pull", "healthcheck")
 
 
 class CommandLineCase(Case):
@@ -33,10 +37,13 @@ class Help(CommandLineCase):
         finished = run(*arguments, "--help")
         self.assertEqual((finished.returncode, finished.stderr), (0, ""))
         self.assertTrue(finished.stdout.startswith("usage: vitserve "))
+        for command in COMMANDS:
+            self.assertRegex(finished.stdout, rf"vitserve \[?{command}\b")
         return set(OPTION.findall(finished.stdout))
 
     def test_every_command_lists_its_options(self):
-        common = {"config", "model", "log-level"}
+        every = {"config", "log-level"}
+        common = every | {"model"}
         engine = common | {"weights", "weights-dir", "random-weights", "device", "precision",
                            "threads"}
         images = engine | {"labels", "top-k", "max-batch", "max-pixels", "decode-threads",
@@ -46,10 +53,14 @@ class Help(CommandLineCase):
                                      "drain-timeout-ms", "print-config"},
                   "classify": images | {"json", "logits"},
                   "model": common | {"format"},
-                  "bench": engine | {"json", "batch", "seconds"}}
+                  "bench": engine | {"json", "batch", "seconds"},
+                  "pull": every | {"weights-dir", "dir", "url", "sha256"},
+                  "healthcheck": every | {"listen", "port"}}
         listed = {command: self.options_of(command) for command in COMMANDS}
         for command in COMMANDS:
             self.assertLessEqual(wanted[command], listed[command], command)
+        self.assertEqual(listed["pull"], wanted["pull"])
+        self.assertEqual(listed["healthcheck"], wanted["healthcheck"])
         self.assertNotIn("port", listed["classify"])
         self.assertNotIn("json", listed["serve"])
         self.assertEqual(self.options_of(), listed["serve"])
@@ -93,6 +104,7 @@ class Options(CommandLineCase):
         self.check_usage(["serve", "--prot", "80"], "--prot")
         self.check_usage(["--prot=80"], "--prot=80")
         self.check_usage(["serve", "--json"], "--json")
+        self.check_usage(["healthcheck", "--model", "vit_b_16"], "--model")
         self.check_usage(["classify", "--port", "80", "x.jpg"], "--port")
         self.check_usage(["model", "--top-k=5"], "--top-k")
         self.check_usage(["serve", "--port"], "--port", "value")
@@ -101,6 +113,7 @@ class Options(CommandLineCase):
         self.check_usage(["server"], '"server"')
         self.check_usage(["serve", "x.jpg"], '"x.jpg"')
         self.check_usage(["model", "vit_b_16"], '"vit_b_16"')
+        self.check_usage(["healthcheck", "localhost"], '"localhost"')
         self.check_usage(["-v"], '"-v"')
         self.check_usage(["classify"], "no image")
 
@@ -194,6 +207,65 @@ class Model(CommandLineCase):
             self.assertIn(name, finished.stderr)
             model = json.loads(run("model", "--model", name, "--format", "json").stdout)
             self.assertEqual(model["num_parameters"], parameters)
+
+
+class Healthcheck(Case):
+    def check(self, finished, code, *words):
+        self.assertEqual((finished.returncode, finished.stdout), (code, ""), finished.stderr)
+        self.assertEqual(finished.stderr.count("\n"), code)
+        for word in words:
+            self.assertIn(word, finished.stderr)
+
+    @contextlib.contextmanager
+    def answering(self, *pieces, pause=0.0):
+        """A server that answers one connection with these pieces, then closes; yields its port."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            def answer():
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    self.request = connection.recv(4096)
+                    for piece in pieces:
+                        connection.sendall(piece)
+                        time.sleep(pause)
+            thread = threading.Thread(target=answer)
+            thread.start()
+            yield listener.getsockname()[1]
+            thread.join()
+
+    def test_a_server_that_is_ready(self):
+        with Server("--max-batch", 1) as server:
+            self.check(run("healthcheck", "--port", server.port), 0)
+            self.check(run("healthcheck", VITSERVE_PORT=str(server.port)), 0)
+            self.check(run("healthcheck", "--port", server.port, "--listen", "0.0.0.0"), 0)
+            self.check(run("healthcheck", "--port", server.port, "--listen", "::1"), 1, "::1 port")
+
+    def test_nobody_there(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.check(run("healthcheck", "--port", port), 1, f"127.0.0.1 port {port}: "
+                   "Connection refused")
+
+    def test_a_server_that_is_not_ready(self):
+        body = b'{"error": "not ready: draining\\n\\u001b", "code": "draining"}'
+        with self.answering(b"HTTP/1.1 50", b"3 Service Unavailable\r\nContent-Type: application/json"
+                            b"\r\n\r\n" + body, pause=0.05) as port:
+            self.check(run("healthcheck", "--port", port), 1, "status 503, not ready: draining  \n")
+        self.assertRegex(self.request, rb"\AGET /readyz HTTP/1\.1\r\nHost: localhost\r\n"
+                                       rb"(.*\r\n)*\r\n\Z")
+        for answer, words in ((b"HTTP/1.1 404 Not Found\r\n\r\n<html>", "status 404\n"),
+                              (b"HTTP/1.1 503 x\r\n\r\n{\"error\": 1}", "status 503\n"),
+                              (b"HTTP/1.1 503 x\r\n\r\n[" * 2000, "status 503\n"),
+                              (b"SSH-2.0-x\r\n", "no HTTP server"), (b"\0" * 9999, "no HTTP"),
+                              (b"", "no HTTP server")):
+            with self.answering(answer) as port:
+                self.check(run("healthcheck", "--port", port), 1, words)
+
+    def test_a_server_that_says_nothing(self):
+        for pieces, pause in (((b"",), 5), ((b"HTTP/1.1 200 OK\r\n", *[b"x: y\r\n"] * 9), 0.5)):
+            with self.answering(*pieces, pause=pause) as port:
+                start = time.monotonic()
+                self.check(run("healthcheck", "--port", port), 1, "no answer in time")
+                self.assertAlmostEqual(time.monotonic() - start, 3.0, delta=0.9)
 
 
 if __name__ == "__main__":

@@ -265,7 +265,8 @@ class Healthcheck(Case):
             with self.answering(*pieces, pause=pause) as port:
                 start = time.monotonic()
                 self.check(run("healthcheck", "--port", port), 1, "no answer in time")
-                self.assertAlmostEqual(time.monotonic() - start, 3.0, delta=0.9)
+                seconds = time.monotonic() - start
+                self.assertTrue(2.8 < seconds < 10, seconds)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #pragma once
-// Files of config/ and server/web/ that are part of the binary (server/assets.S puts them there).
+// Files of config/ and server/ that are part of the binary (server/assets.S puts them there).
 
 extern const char asset_models_json[], asset_models_json_end[];
 extern const char asset_imagenet1k_txt[], asset_imagenet1k_txt_end[];

@@ -1,5 +1,5 @@
 #pragma once
-// The web page and the description of the interface: files of server/web/ that are part of the
+// The web page and the description of the interface: files of server/ that are part of the
 // binary, by the path that they are served at. Everything is constant; any thread may ask.
 
 struct page {

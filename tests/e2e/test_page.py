@@ -56,7 +56,7 @@ class Served(ServerCase):
     def test_other_methods_and_paths(self):
         answer = self.server.request("POST", "/", b"x")
         self.check_error(answer, 405, "method_not_allowed")
-        self.assertEqual(answer.headers["allow"], "GET, HEAD")
+        self.assertEqual(answer.headers["allow"], "GET, HEAD, OPTIONS")
         for path in ("/index.html", "/app.js/", "//app.js", "/../app.js", "/%2e%2e/models.json"):
             self.check_error(self.server.request("GET", path), 404, "not_found")
 

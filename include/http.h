@@ -57,7 +57,7 @@ struct http_options {
     int port; // 0: any free one
     int64_t max_body_bytes, max_inflight_bytes, max_connections;
     int64_t idle_timeout_ms;
-    const char *tls_cert, *tls_key; // PEM text that outlives the server; NULL: plain HTTP
+    const char *tls_cert, *tls_key; // PEM text, read by http_start() alone; NULL: plain HTTP
     http_admit admit;
     http_handler handler;
     void *context;
@@ -65,7 +65,8 @@ struct http_options {
 
 struct http_server;
 
-// Listens and serves from now on. STATUS_IO where the address cannot be bound.
+// Listens and serves from now on. STATUS_IO where the address cannot be bound, STATUS_USAGE where
+// certificate and key cannot be used.
 enum status http_start(const struct http_options *options, struct http_server **server) CHECKED;
 
 // "127.0.0.1:8080", as bound.

@@ -10,15 +10,29 @@
 
 struct api {
     struct engine engine;
+    struct auth *auth;    // NULL: everybody may ask
     atomic_int readiness; // an enum status; the engine is complete before it leaves STATUS_STARTING
 };
 
-enum status api_create(const struct config *config, struct metrics *metrics, struct api **out)
+// "https://example.org:8443" as browsers write it, or "*": anything else would match no page's.
+static bool is_origin(const char *text)
 {
+    const char *host = strstr(text, "://");
+    return strcmp(text, "*") == 0 || (host && host[3] && !strpbrk(host + 3, "/?#@, \t\r\n"));
+}
+
+enum status api_create(const struct config *config, struct metrics *metrics, struct auth *auth,
+                       struct api **out)
+{
+    if (*config->cors_origin && !is_origin(config->cors_origin))
+        return status_fail(STATUS_USAGE,
+                           "--cors-origin: \"%s\" is neither scheme://host[:port] nor *",
+                           config->cors_origin);
     struct api *api = calloc(1, sizeof *api);
     if (!api)
         return status_fail(STATUS_OUT_OF_MEMORY, "api: out of memory");
     api->engine = (struct engine){.config = config, .metrics = metrics};
+    api->auth = auth;
     atomic_init(&api->readiness, STATUS_STARTING);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     sem_init(&api->engine.decoders, 0,
@@ -128,6 +142,11 @@ static enum status metrics_handle(struct call *call)
 
 // ---- routes -------------------------------------------------------------------------------------
 
+enum access {
+    KEYED, // where there are keys
+    OPEN,  // to everybody: what probes, scrapers and the page itself ask
+};
+
 enum need {
     NEEDS_NOTHING,
     NEEDS_MODEL, // loaded
@@ -136,14 +155,15 @@ enum need {
 
 static const struct route {
     const char *path, *method;
+    enum access access;
     enum need need;
     enum status (*handle)(struct call *call);
 } routes[] = {
-    {"/classify", "POST", NEEDS_MODEL, classify_handle},
-    {"/model", "GET", NEEDS_MODEL, model_handle},
-    {"/healthz", "GET", NEEDS_NOTHING, healthz_handle},
-    {"/readyz", "GET", NEEDS_READY, readyz_handle},
-    {"/metrics", "GET", NEEDS_NOTHING, metrics_handle},
+    {"/classify", "POST", KEYED, NEEDS_MODEL, classify_handle},
+    {"/model", "GET", KEYED, NEEDS_MODEL, model_handle},
+    {"/healthz", "GET", OPEN, NEEDS_NOTHING, healthz_handle},
+    {"/readyz", "GET", OPEN, NEEDS_READY, readyz_handle},
+    {"/metrics", "GET", OPEN, NEEDS_NOTHING, metrics_handle},
 };
 
 static const struct route *find_route(const char *path)
@@ -159,6 +179,14 @@ static bool takes_method(const struct route *route, const char *method)
 {
     return strcmp(route->method, method) == 0 ||
            (strcmp(route->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
+}
+
+// NULL: of any route, as OPTIONS * asks.
+static const char *methods_of(const struct route *route)
+{
+    return !route                              ? "GET, HEAD, POST, OPTIONS"
+           : strcmp(route->method, "GET") == 0 ? "GET, HEAD, OPTIONS"
+                                               : "POST, OPTIONS";
 }
 
 static enum status check_need(enum need need, enum status readiness)
@@ -177,32 +205,46 @@ static enum status dispatch(struct call *call)
     call->trace.route = route ? route->path : "other";
     if (request->refused != STATUS_OK)
         return request->refused;
-    if (!route)
+    bool options = strcmp(request->method, "OPTIONS") == 0;
+    if (!route && !(options && strcmp(request->path, "*") == 0))
         return status_fail(STATUS_NOT_FOUND, "there is nothing at \"%.128s\"", request->path);
-    bool get = strcmp(route->method, "GET") == 0, options = strcmp(request->method, "OPTIONS") == 0;
     if (options || !takes_method(route, request->method))
-        http_add_header(call->response, "Allow", "%s",
-                        get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
+        http_add_header(call->response, "Allow", "%s", methods_of(route));
     if (options)
         return STATUS_OK;
     if (!takes_method(route, request->method))
         return status_fail(STATUS_METHOD_NOT_ALLOWED, "%s takes %s", route->path,
-                           get ? "GET and HEAD" : "POST");
+                           methods_of(route));
     TRY(check_need(route->need, call->readiness));
     return route->handle(call);
 }
 
+static bool has_body(const struct http_request *request)
+{
+    const char *length = http_header(request, "Content-Length");
+    return http_header(request, "Transfer-Encoding") || (length && strcmp(length, "0") != 0);
+}
+
+// Nobody without a key may send a body, wherever to: it would fill the budget of those who have
+// one.
 enum status api_admit(void *context, const struct http_request *request)
 {
-    (void)context, (void)request;
-    return STATUS_OK;
+    const struct api *api = context;
+    const struct route *route = find_route(request->path);
+    bool open = (route && route->access == OPEN) || strcmp(request->method, "OPTIONS") == 0;
+    if (!api->auth || (open && !has_body(request)))
+        return STATUS_OK;
+    return auth_check(api->auth, http_header(request, "Authorization"));
 }
 
 // ---- around every answer ------------------------------------------------------------------------
 
-static void add_retry_after(struct call *call, int http)
+// What a client whose request failed should do: come back later, or bring a key.
+static void add_advice(struct call *call, int http)
 {
     bool busy = http == 429 && call->readiness != STATUS_STARTING;
+    if (http == 401)
+        http_add_header(call->response, "WWW-Authenticate", "Bearer");
     if (http == 429 || http == 503)
         http_add_header(call->response, "Retry-After", "%d",
                         busy ? queue_retry_after(call->engine->queue) : 1);
@@ -234,6 +276,8 @@ static void add_cors(struct call *call)
     if (!*origin)
         return;
     http_add_header(call->response, "Access-Control-Allow-Origin", "%s", origin);
+    if (strcmp(origin, "*") != 0)
+        http_add_header(call->response, "Vary", "Origin");
     http_add_header(call->response, "Access-Control-Expose-Headers",
                     "X-Request-Id, Retry-After, Server-Timing, Inference-Header-Content-Length");
     if (strcmp(call->request->method, "OPTIONS") != 0)
@@ -287,7 +331,7 @@ enum status api_handle(void *context, const struct http_request *request,
     if (status != STATUS_OK && !response->body &&
         answer_write_error(status, request->id, &text) == STATUS_OK)
         respond(&call, "application/json", text, strlen(text));
-    add_retry_after(&call, status_http(status));
+    add_advice(&call, status_http(status));
     add_server_timing(&call);
     add_cors(&call);
     record(&call, status);

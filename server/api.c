@@ -11,20 +11,33 @@
 
 struct api {
     struct engine engine;
+    struct auth *auth; // NULL: everybody may ask
     const struct http_load *load;
     bool (*well)(void *context);
     void *context;
     atomic_int readiness; // an enum status; the engine is complete before it leaves STATUS_STARTING
 };
 
-enum status api_create(const struct config *config, struct metrics *metrics,
+// "https://example.org:8443" as browsers write it, or "*": anything else would match no page's.
+static bool is_origin(const char *text)
+{
+    const char *host = strstr(text, "://");
+    return strcmp(text, "*") == 0 || (host && host[3] && !strpbrk(host + 3, "/?#@, \t\r\n"));
+}
+
+enum status api_create(const struct config *config, struct metrics *metrics, struct auth *auth,
                        const struct http_load *load, struct api **out)
 {
+    if (*config->cors_origin && !is_origin(config->cors_origin))
+        return status_fail(STATUS_USAGE,
+                           "--cors-origin: \"%s\" is neither scheme://host[:port] nor *",
+                           config->cors_origin);
     struct api *api = calloc(1, sizeof *api);
     if (!api)
         return status_fail(STATUS_OUT_OF_MEMORY, "api: out of memory");
     api->engine = (struct engine){.config = config, .metrics = metrics};
     api->load = load;
+    api->auth = auth;
     atomic_init(&api->readiness, STATUS_STARTING);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     sem_init(&api->engine.decoders, 0,
@@ -161,6 +174,11 @@ static enum status page_handle(struct call *call)
 
 // ---- routes -------------------------------------------------------------------------------------
 
+enum access {
+    KEYED, // where there are keys
+    OPEN,  // to everybody: what probes, scrapers and the page itself ask
+};
+
 enum need {
     NEEDS_NOTHING,
     NEEDS_MODEL, // loaded
@@ -169,20 +187,21 @@ enum need {
 
 static const struct route {
     const char *path, *method;
+    enum access access;
     enum need need;
     bool admin; // also at --admin-port
     enum status (*handle)(struct call *call);
 } routes[] = {
-    {"/classify", "POST", NEEDS_MODEL, false, classify_handle},
-    {"/model", "GET", NEEDS_MODEL, false, model_handle},
-    {"/healthz", "GET", NEEDS_NOTHING, true, healthz_handle},
-    {"/readyz", "GET", NEEDS_READY, true, readyz_handle},
-    {"/metrics", "GET", NEEDS_NOTHING, true, metrics_handle},
-    {"/", "GET", NEEDS_NOTHING, false, page_handle},
-    {"/style.css", "GET", NEEDS_NOTHING, false, page_handle},
-    {"/app.js", "GET", NEEDS_NOTHING, false, page_handle},
-    {"/favicon.svg", "GET", NEEDS_NOTHING, false, page_handle},
-    {"/openapi.json", "GET", NEEDS_NOTHING, false, page_handle},
+    {"/classify", "POST", KEYED, NEEDS_MODEL, false, classify_handle},
+    {"/model", "GET", KEYED, NEEDS_MODEL, false, model_handle},
+    {"/healthz", "GET", OPEN, NEEDS_NOTHING, true, healthz_handle},
+    {"/readyz", "GET", OPEN, NEEDS_READY, true, readyz_handle},
+    {"/metrics", "GET", OPEN, NEEDS_NOTHING, true, metrics_handle},
+    {"/", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/style.css", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/app.js", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/favicon.svg", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/openapi.json", "GET", KEYED, NEEDS_NOTHING, false, page_handle},
 };
 
 static const struct route *find_route(const char *path, bool admin)
@@ -198,6 +217,14 @@ static bool takes_method(const struct route *route, const char *method)
 {
     return strcmp(route->method, method) == 0 ||
            (strcmp(route->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
+}
+
+// NULL: of any route, as OPTIONS * asks.
+static const char *methods_of(const struct route *route)
+{
+    return !route                              ? "GET, HEAD, POST, OPTIONS"
+           : strcmp(route->method, "GET") == 0 ? "GET, HEAD, OPTIONS"
+                                               : "POST, OPTIONS";
 }
 
 static enum status check_need(enum need need, enum status readiness)
@@ -216,32 +243,46 @@ static enum status dispatch(struct call *call)
     call->trace.route = route ? route->path : "other";
     if (request->refused != STATUS_OK)
         return request->refused;
-    if (!route)
+    bool options = strcmp(request->method, "OPTIONS") == 0;
+    if (!route && !(options && strcmp(request->path, "*") == 0))
         return status_fail(STATUS_NOT_FOUND, "there is nothing at \"%.128s\"", request->path);
-    bool get = strcmp(route->method, "GET") == 0, options = strcmp(request->method, "OPTIONS") == 0;
     if (options || !takes_method(route, request->method))
-        http_add_header(call->response, "Allow", "%s",
-                        get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
+        http_add_header(call->response, "Allow", "%s", methods_of(route));
     if (options)
         return STATUS_OK;
     if (!takes_method(route, request->method))
         return status_fail(STATUS_METHOD_NOT_ALLOWED, "%s takes %s", route->path,
-                           get ? "GET and HEAD" : "POST");
+                           methods_of(route));
     TRY(check_need(route->need, call->readiness));
     return route->handle(call);
 }
 
+static bool has_body(const struct http_request *request)
+{
+    const char *length = http_header(request, "Content-Length");
+    return http_header(request, "Transfer-Encoding") || (length && strcmp(length, "0") != 0);
+}
+
+// Nobody without a key may send a body, wherever to: it would fill the budget of those who have
+// one.
 enum status api_admit(void *context, const struct http_request *request)
 {
-    (void)context, (void)request;
-    return STATUS_OK;
+    const struct api *api = context;
+    const struct route *route = find_route(request->path, false);
+    bool open = (route && route->access == OPEN) || strcmp(request->method, "OPTIONS") == 0;
+    if (!api->auth || (open && !has_body(request)))
+        return STATUS_OK;
+    return auth_check(api->auth, http_header(request, "Authorization"));
 }
 
 // ---- around every answer ------------------------------------------------------------------------
 
-static void add_retry_after(struct call *call, int http)
+// What a client whose request failed should do: come back later, or bring a key.
+static void add_advice(struct call *call, int http)
 {
     bool busy = http == 429 && call->readiness != STATUS_STARTING;
+    if (http == 401)
+        http_add_header(call->response, "WWW-Authenticate", "Bearer");
     if (http == 429 || http == 503)
         http_add_header(call->response, "Retry-After", "%d",
                         busy ? queue_retry_after(call->engine->queue) : 1);
@@ -273,6 +314,8 @@ static void add_cors(struct call *call)
     if (!*origin)
         return;
     http_add_header(call->response, "Access-Control-Allow-Origin", "%s", origin);
+    if (strcmp(origin, "*") != 0)
+        http_add_header(call->response, "Vary", "Origin");
     http_add_header(call->response, "Access-Control-Expose-Headers",
                     "X-Request-Id, Retry-After, Server-Timing, Inference-Header-Content-Length");
     if (strcmp(call->request->method, "OPTIONS") != 0)
@@ -332,7 +375,7 @@ static enum status handle(struct api *api, bool admin, const struct http_request
     if (status != STATUS_OK && !response->body &&
         answer_write_error(status, request->id, &text) == STATUS_OK)
         respond(&call, "application/json", text, strlen(text));
-    add_retry_after(&call, status_http(status));
+    add_advice(&call, status_http(status));
     add_server_timing(&call);
     add_cors(&call);
     record(&call, status);

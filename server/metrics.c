@@ -10,7 +10,7 @@
 
 enum {
     MAX_BUCKETS = 16,
-    MAX_REQUEST_ROWS = 256, // routes x statuses that were seen
+    MAX_REQUEST_ROWS = 512, // routes x statuses that were seen
 };
 
 static const double seconds[] = {0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,

@@ -2,6 +2,7 @@
 
 #include "api.h"
 #include "commands.h"
+#include "secret.h"
 #include "worker.h"
 #include <malloc.h>
 #include <signal.h>
@@ -19,6 +20,7 @@ enum {
 
 struct server {
     const struct config *config;
+    struct auth *auth; // NULL: everybody may ask
     struct metrics *metrics;
     struct api *api;
     struct http_load load, admin_load;
@@ -67,6 +69,55 @@ static int64_t largest_body(const struct config *config)
                                                                : config->max_inflight_bytes;
 }
 
+// One of the files of HTTPS; `mark` ends the first line of what it has to hold.
+static enum status read_pem(const char *path, const char *mark, char **text)
+{
+    TRY(secret_read(path, text));
+    if (strstr(*text, mark))
+        return STATUS_OK;
+    return status_fail(STATUS_USAGE, "%s: not in PEM format: no line ends with \"%s\"", path, mark);
+}
+
+// Both stay NULL where HTTPS is not wanted.
+static enum status read_tls(const struct config *config, char **cert, char **key)
+{
+    if (!*config->tls_cert && !*config->tls_key)
+        return STATUS_OK;
+    if (!*config->tls_cert || !*config->tls_key)
+        return status_fail(STATUS_USAGE, "--tls-cert and --tls-key go together: %s is missing",
+                           *config->tls_cert ? "--tls-key" : "--tls-cert");
+    TRY(read_pem(config->tls_cert, "CERTIFICATE-----", cert));
+    return read_pem(config->tls_key, "PRIVATE KEY-----", key);
+}
+
+static enum status start_main(struct server *server)
+{
+    const struct config *config = server->config;
+    struct http_options options = {.listen = config->listen,
+                                   .port = (int)config->port,
+                                   .max_body_bytes = largest_body(config),
+                                   .max_connections = config->max_connections,
+                                   .idle_timeout_ms = config->idle_timeout_ms,
+                                   .request_timeout_ms = config->request_timeout_ms,
+                                   .load = &server->load,
+                                   .admit = api_admit,
+                                   .handler = api_handle,
+                                   .context = server->api};
+    char *cert = NULL, *key = NULL;
+    server->load.bytes.limit = config->max_inflight_bytes;
+    enum status status = read_tls(config, &cert, &key);
+    options.tls_cert = cert;
+    options.tls_key = key;
+    if (status == STATUS_OK)
+        status = http_start(&options, &server->http);
+    secret_free(cert);
+    secret_free(key);
+    TRY(status);
+    printf("listening on %s://%s\n", *config->tls_cert ? "https" : "http",
+           http_address(server->http));
+    return STATUS_OK;
+}
+
 // The health checks and the metrics alone: a few connections are enough, and theirs are not those
 // that clients can fill.
 static enum status start_admin(struct server *server)
@@ -94,21 +145,11 @@ static enum status start_http(struct server *server)
 {
     const struct config *config = server->config;
     raise_descriptor_limit(config->max_connections);
-    server->load.bytes.limit = config->max_inflight_bytes;
+    if (*config->api_key_file)
+        TRY(auth_open(config->api_key_file, &server->auth));
     TRY(metrics_create(&server->metrics));
-    TRY(api_create(config, server->metrics, &server->load, &server->api));
-    TRY(http_start(&(struct http_options){.listen = config->listen,
-                                          .port = (int)config->port,
-                                          .max_body_bytes = largest_body(config),
-                                          .max_connections = config->max_connections,
-                                          .idle_timeout_ms = config->idle_timeout_ms,
-                                          .request_timeout_ms = config->request_timeout_ms,
-                                          .load = &server->load,
-                                          .admit = api_admit,
-                                          .handler = api_handle,
-                                          .context = server->api},
-                   &server->http));
-    printf("listening on http://%s\n", http_address(server->http));
+    TRY(api_create(config, server->metrics, server->auth, &server->load, &server->api));
+    TRY(start_main(server));
     TRY(start_admin(server));
     fflush(stdout);
     return STATUS_OK;
@@ -208,20 +249,32 @@ static void stop(struct server *server)
     model_close(&server->model);
     api_free(server->api);
     metrics_free(server->metrics);
+    auth_close(server->auth);
 }
 
-// SIGTERM and SIGINT are blocked in every thread and taken here. The first begins the stop:
-// balancers are told, and given time to act on it. A second one means at once.
-static void wait_for_signals(struct server *server, const sigset_t *signals)
+static void reload(struct auth *auth)
+{
+    enum status status = auth ? auth_reload(auth) : STATUS_OK;
+    if (status == STATUS_OK)
+        log_info("SIGHUP: %s", auth ? "the keys were read again" : "there are no keys to read");
+    else
+        log_error("SIGHUP: the keys stay as they were: %s", status_detail(status));
+}
+
+// The signals are blocked in every thread and taken here. The first that is not SIGHUP begins the
+// stop: balancers are told, and given time to act on it. A second one means at once.
+static void wait_for_signals(struct server *server, sigset_t *signals)
 {
     int signal_number = 0;
-    sigwait(signals, &signal_number);
+    while (sigwait(signals, &signal_number) == 0 && signal_number == SIGHUP)
+        reload(server->auth);
     log_info("stopping (%s)", strsignal(signal_number));
     if (atomic_load(&server->device_failed))
         return;
     api_set_unready(server->api, STATUS_DRAINING);
     int64_t delay_ms = server->config->drain_delay_ms;
     const struct timespec delay = {.tv_sec = delay_ms / 1000, .tv_nsec = delay_ms % 1000 * 1000000};
+    sigdelset(signals, SIGHUP);
     server->hurry = delay_ms > 0 && sigtimedwait(signals, NULL, &delay) > 0;
 }
 
@@ -233,6 +286,7 @@ int serve_main(const struct config *config)
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
 

@@ -1,6 +1,6 @@
 #pragma once
-// Encoded bytes (JPEG, PNG) -> RGB8, as Pillow's Image.open(...).convert("RGB") gives it: gray is
-// replicated, alpha dropped, a palette looked up, CMYK taken as Adobe's inverted kind. One
+// Encoded bytes (JPEG, PNG, WebP) -> RGB8, as Pillow's Image.open(...).convert("RGB") gives it:
+// gray is replicated, alpha dropped, a palette looked up, CMYK taken as Adobe's inverted kind. One
 // difference: 16-bit samples keep their high byte, where Pillow clips gray to white. A picture goes
 // to a sink row by row, and only the part of it that the sink asks for; image_decode() keeps all of
 // it. Reentrant; nothing is shared between calls.
@@ -41,7 +41,7 @@ struct image_sink {
 
 enum { IMAGE_ROWS = 16 };
 
-// STATUS_UNSUPPORTED_IMAGE  neither a JPEG nor a PNG
+// STATUS_UNSUPPORTED_IMAGE  neither a JPEG, a PNG nor a WebP
 // STATUS_IMAGE_TOO_LARGE    more than max_pixels
 // STATUS_BAD_IMAGE          damaged, truncated or not decodable, be it outside the window; the
 //                           detail says what

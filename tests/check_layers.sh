@@ -34,6 +34,7 @@ rule 'the worker does not know HTTP' '^server/(worker|queue|vit|vit_weights)\.c'
 door microhttpd microhttpd 'server/http\.c'
 door libjpeg 'jpeglib|jerror' 'server/image_jpeg\.c'
 door libspng spng 'server/image_png\.c'
+door libwebp webp 'server/image_webp\.c'
 door jansson jansson 'server/(bench|catalog|config|report|result|safetensors)\.c'
 door CUDA 'cuda|cublas' 'kernels/[a-z_]+\.(cu|cuh)'
 

@@ -44,14 +44,15 @@ static void windows_equal_the_whole(void **state)
     assert_int_equal(bad, 0);
 }
 
-// As JPEG and as PNG; EXIF behind a PNG's pixels too.
+// In every format; EXIF behind a PNG's pixels too.
 static void windows_of_turned_pictures(void **state)
 {
     (void)state;
     static const char *const names[] = {
         "exif-1-le.jpg", "exif-2-be.jpg", "exif-3-le.jpg",    "exif-4-be.jpg",
         "exif-5-le.jpg", "exif-6-be.jpg", "exif-7-le.jpg",    "exif-8-be.jpg",
-        "exif-3.png",    "exif-5.png",    "exif-6-after.png", "rgb-8-interlaced.png"};
+        "exif-3.png",    "exif-5.png",    "exif-6-after.png", "rgb-8-interlaced.png",
+        "exif-3.webp",   "exif-6.webp",   "exif-8.webp",      "animation-turned.webp"};
     int bad = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct jpeg_file file = read_golden(names[i]);

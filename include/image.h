@@ -3,7 +3,7 @@
 // gray is replicated, alpha dropped, a palette looked up, CMYK taken as Adobe's inverted kind. One
 // difference: 16-bit samples keep their high byte, where Pillow clips gray to white. A picture goes
 // to a sink row by row, and only the part of it that the sink asks for; image_decode() keeps all of
-// it. Reentrant; nothing is shared between calls.
+// it. png_write() goes the other way. Reentrant; nothing is shared between calls.
 
 #include "status.h"
 #include <stdbool.h>
@@ -65,3 +65,8 @@ enum status image_decode(const uint8_t *bytes, size_t length, const struct image
 enum status image_send(const struct image *image, struct image_sink *sink) CHECKED;
 
 void image_release(struct image *image);
+
+// rgb: (height, width, 3), no padding. The bytes are malloc'ed: the caller frees them. On failure,
+// STATUS_OUT_OF_MEMORY or STATUS_INTERNAL, *bytes is NULL.
+enum status png_write(const uint8_t *rgb, int width, int height, uint8_t **bytes,
+                      size_t *length) CHECKED;

@@ -1,9 +1,10 @@
 #pragma once
 // Encoded bytes (JPEG, PNG, WebP) -> RGB8, as Pillow's Image.open(...).convert("RGB") gives it:
 // gray is replicated, alpha dropped, a palette looked up, CMYK taken as Adobe's inverted kind. One
-// difference: 16-bit samples keep their high byte, where Pillow clips gray to white. A picture goes
-// to a sink row by row, and only the part of it that the sink asks for; image_decode() keeps all of
-// it. png_write() goes the other way. Reentrant; nothing is shared between calls.
+// difference: 16-bit samples keep their high byte, where Pillow clips gray to white. Of an
+// animation it is the first frame. A picture goes to a sink row by row, and only the part of it
+// that the sink asks for; image_decode() keeps all of it. png_write() goes the other way.
+// Reentrant; nothing is shared between calls.
 
 #include "status.h"
 #include <stdbool.h>

@@ -2,7 +2,8 @@
 // need are left out, but for the rows below it, since damage there is damage. libwebpdemux takes
 // the container apart and copies nothing of it. Of an animation the first frame is shown, on a
 // black canvas where it does not fill it, as by Pillow. Memory: 3 bytes per pixel here; in libwebp
-// 4 if the picture is lossless, 1 if it is lossy and has alpha.
+// 4 if the picture is lossless, 1 if it is lossy and has alpha. One thing has a bound of its own: a
+// hostile lossless picture of a megapixel can have 64 Ki groups of codes, tables of 0.4 GB.
 
 #include "exif.h"
 #include "image_format.h"

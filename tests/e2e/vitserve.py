@@ -237,6 +237,10 @@ def jpeg():
     return (GOLDEN_IMAGES / "ycbcr-420-64x48.jpg").read_bytes()
 
 
+def webp():
+    return (GOLDEN_IMAGES / "lossy-33x31.webp").read_bytes()
+
+
 # ---- test cases ---------------------------------------------------------------------------------
 
 class Case(unittest.TestCase):

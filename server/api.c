@@ -176,8 +176,13 @@ static enum status handle_classify(struct api *api, const struct http_request *r
 {
     struct classification c = {0};
     TRY(need_model(api));
-    TRY(body_parse(http_header(request, "Content-Type"), request->body, request->body_length,
-                   (int)api->config->max_images, &c.body));
+    struct body_source source = {.content_type = http_header(request, "Content-Type"),
+                                 .content_encoding = http_header(request, "Content-Encoding"),
+                                 .bytes = request->body,
+                                 .length = request->body_length,
+                                 .max_images = (int)api->config->max_images,
+                                 .max_bytes = (size_t)api->config->max_body_bytes};
+    TRY(body_parse(&source, &c.body));
     enum status status = classify_images(api, request, &c, response);
     free(c.jobs);
     free(c.results);

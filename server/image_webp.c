@@ -2,8 +2,7 @@
 // need are left out, but for the rows below it, since damage there is damage. libwebpdemux takes
 // the container apart and copies nothing of it. Of an animation the first frame is shown, on a
 // black canvas where it does not fill it, as by Pillow. Memory: 3 bytes per pixel here; in libwebp
-// 4 if the picture is lossless, 1 if it is lossy and has alpha. One thing has a bound of its own: a
-// hostile lossless picture of a megapixel can have 64 Ki groups of codes, tables of 0.4 GB.
+// 4 if the picture is lossless, 1 if it is lossy and has alpha.
 
 #include "exif.h"
 #include "image_format.h"
@@ -13,8 +12,66 @@
 #include <webp/decode.h>
 #include <webp/demux.h>
 
+// libwebp allocates through three functions that a program may put its own in the place of. These
+// keep each picture to what an honest one may need: a hostile one of a megapixel, 300 kB long, can
+// have 64 Ki groups of codes, whose tables take 0.8 GB.
+enum {
+    BYTES_OF_ANY = 64 << 20,
+    BYTES_PER_BYTE = 8,   // of the file: what the demuxer notes of its chunks
+    BYTES_PER_PIXEL = 16, // once its size is known to be in order
+};
+static _Thread_local struct {
+    bool limited; // while this thread reads a picture
+    int64_t left; // bytes that it may still ask for
+    bool refused;
+} room;
+
+static void grant(int64_t bytes)
+{
+    room.left += bytes;
+}
+
+static void *allocate(uint64_t count, size_t size, void *(*allocator)(size_t count, size_t size))
+{
+    uint64_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes) ||
+        (room.limited && bytes > (uint64_t)room.left)) {
+        room.refused = true;
+        return NULL;
+    }
+    room.left -= (int64_t)bytes;
+    return allocator(count, size);
+}
+
+static void *allocate_raw(size_t count, size_t size)
+{
+    return malloc(count * size);
+}
+
+void *WebPSafeMalloc(uint64_t count, size_t size);
+void *WebPSafeCalloc(uint64_t count, size_t size);
+void WebPSafeFree(void *memory);
+
+void *WebPSafeMalloc(uint64_t count, size_t size)
+{
+    return allocate(count, size, allocate_raw);
+}
+
+void *WebPSafeCalloc(uint64_t count, size_t size)
+{
+    return allocate(count, size, calloc);
+}
+
+void WebPSafeFree(void *memory)
+{
+    free(memory);
+}
+
 static enum status webp_status(VP8StatusCode code)
 {
+    if (code != VP8_STATUS_OK && room.refused)
+        return status_fail(STATUS_BAD_IMAGE,
+                           "webp: the picture asks for far more memory than its size explains");
     switch (code) {
     case VP8_STATUS_OK:
         return STATUS_OK;
@@ -107,6 +164,7 @@ static enum status webp_read(const WebPDemuxer *demuxer, const struct image_limi
     uint32_t width = WebPDemuxGetI(demuxer, WEBP_FF_CANVAS_WIDTH);
     uint32_t height = WebPDemuxGetI(demuxer, WEBP_FF_CANVAS_HEIGHT);
     TRY(image_check_size("webp", width, height, limits));
+    grant(BYTES_PER_PIXEL * (int64_t)width * (int64_t)height);
     WebPIterator frame;
     if (!WebPDemuxGetFrame(demuxer, 1, &frame))
         return status_fail(STATUS_BAD_IMAGE, "webp: no picture in the file");
@@ -133,10 +191,15 @@ enum status image_read_webp(const uint8_t *bytes, size_t length, const struct im
 {
     WebPDemuxer *demuxer = NULL;
     struct image canvas = {0};
+    room.limited = true;
+    room.left = 0;
+    room.refused = false;
+    grant(BYTES_OF_ANY + BYTES_PER_BYTE * (int64_t)length);
     enum status status = webp_open(bytes, length, &demuxer);
     if (status == STATUS_OK)
         status = webp_read(demuxer, limits, receiver, &canvas);
     WebPDemuxDelete(demuxer);
+    room.limited = false;
     image_release(&canvas);
     return status;
 }

@@ -305,6 +305,73 @@ static void refuses_sizes_before_allocating(void **state)
     assert_true(peak_address_space() - before < 16 << 10);
 }
 
+// ---- a hostile lossless picture -----------------------------------------------------------------
+
+struct bits {
+    uint8_t bytes[1 << 18];
+    size_t count;
+};
+
+// The lowest first, as VP8L has them.
+static void put(struct bits *bits, unsigned value, int count)
+{
+    for (int i = 0; i < count; i++, bits->count++)
+        if (value >> i & 1)
+            bits->bytes[bits->count / 8] |= (uint8_t)(1 << bits->count % 8);
+}
+
+// A code whose first 256 symbols have 8 bits each, in order, and whose others have none.
+static void put_full_code(struct bits *bits, int symbols)
+{
+    static const int order[] = {17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8};
+    put(bits, 0, 1);      // a normal code
+    put(bits, 12 - 4, 4); // lengths of the code for the lengths:
+    for (int i = 0; i < 12; i++)
+        put(bits, order[i] == 0 || order[i] == 8, 3);
+    put(bits, 0, 1); // of all symbols
+    for (int i = 0; i < symbols; i++)
+        put(bits, i < 256, 1);
+}
+
+// 1024 x 1024 pixels in 256 x 256 tiles, each with a group of codes of its own; it ends there.
+static void refuses_many_groups_of_codes(void **state)
+{
+    (void)state;
+    static struct bits bits;
+    put(&bits, 0x2f, 8);
+    put(&bits, 1023, 14);
+    put(&bits, 1023, 14);
+    put(&bits, 0, 1 + 3 + 1 + 1); // no alpha, version, no transform, no colour cache
+    put(&bits, 1, 1);             // many groups:
+    put(&bits, 0, 3);             // of 4 x 4 pixels
+    put(&bits, 0, 1);             // the image of their numbers has no colour cache
+    put_full_code(&bits, 256 + 24);
+    put_full_code(&bits, 256);
+    for (int i = 0; i < 3; i++)
+        put(&bits, 1, 4); // blue, alpha and distance: one symbol, 0
+    for (unsigned i = 0; i < 65536; i++) {
+        unsigned reversed = 0;
+        for (int bit = 0; bit < 16; bit++)
+            reversed |= (i >> bit & 1) << (bit < 8 ? 7 - bit : 23 - bit);
+        put(&bits, reversed, 16);
+    }
+    size_t length = (bits.count + 7) / 8;
+    uint8_t *file = calloc(1, 20 + length + length % 2);
+    assert_non_null(file);
+    memcpy(file, "RIFF....WEBPVP8L....", 20);
+    for (int i = 0; i < 4; i++) {
+        file[4 + i] = (uint8_t)((12 + length + length % 2) >> 8 * i);
+        file[16 + i] = (uint8_t)(length >> 8 * i);
+    }
+    memcpy(file + 20, bits.bytes, length);
+    struct image image;
+    const struct image_limits limits = {.max_pixels = 1 << 20};
+    assert_int_equal(image_decode(file, 20 + length + length % 2, &limits, &image),
+                     STATUS_BAD_IMAGE);
+    assert_non_null(strstr(status_detail(STATUS_BAD_IMAGE), "far more memory"));
+    free(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,6 +383,7 @@ int main(void)
         cmocka_unit_test(refuses_containers_that_lie),
         cmocka_unit_test(refuses_files_without_a_picture),
         cmocka_unit_test(refuses_sizes_before_allocating),
+        cmocka_unit_test(refuses_many_groups_of_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

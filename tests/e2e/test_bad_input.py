@@ -163,7 +163,7 @@ class Requests(BadInputCase):
                     self.check_error(answer, 405, "method_not_allowed")
 
     def test_unknown_path(self):
-        for path in ("/", "/classif", "/classify/", "/classify/x", "//classify", "/CLASSIFY",
+        for path in ("/index.html", "/classif", "/classify/", "/classify/x", "//classify", "/CLASSIFY",
                      "/model.json", "/healthz%20", "/classify%00", "/classify%00.png", "/%ff%fe", "/%", "/%zz",
                      "/..%2fetc/passwd", "/../../etc/passwd", "/%C3%A9", "/" + "x" * 5000,
                      "/<script>alert(1)</script>", "/%22%0d%0aX-Evil:%20yes", "/classify;x"):

@@ -18,10 +18,14 @@ struct call {
 
 // The status they return becomes the HTTP status. Where that is a failure and no body is set, api.c
 // writes the error.
-enum status classify_handle(struct call *call) CHECKED; // api_classify.c
+enum status classify_handle(struct call *call) CHECKED;   // api_classify.c
+enum status preprocess_handle(struct call *call) CHECKED; // api_classify.c
 
 // Who waits for the images of this call.
 struct client call_client(const struct call *call);
+
+// Makes the answer complete, whatever the handler has done: reply.c.
+void reply_finish(struct call *call, enum status status);
 
 // Sets the body; `text` is malloc'ed, and the response's from now on.
 void respond(struct call *call, const char *content_type, char *text, size_t length);

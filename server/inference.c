@@ -60,7 +60,7 @@ static void note_times(struct engine *engine, const struct job *job, struct trac
     trace->batch = job->batch > trace->batch ? job->batch : trace->batch;
 }
 
-static enum outcome outcome_of(enum status status)
+enum outcome inference_outcome(enum status status)
 {
     switch (status) {
     case STATUS_OK:
@@ -99,7 +99,7 @@ static void run_jobs(struct engine *engine, const struct upload *images, struct 
         } else if (result->status == STATUS_OK) {
             result_fail(result, job->status);
         }
-        trace->images[outcome_of(result->status)]++;
+        trace->images[inference_outcome(result->status)]++;
     }
 }
 
@@ -130,7 +130,7 @@ enum status inference_run(struct engine *engine, const struct client *client,
     if (status == STATUS_OK) {
         run_jobs(engine, images, trace, inference);
     } else {
-        trace->images[outcome_of(status)] += count;
+        trace->images[inference_outcome(status)] += count;
         release_memory(inference);
     }
     return status;

@@ -1,4 +1,5 @@
 #include "worker.h"
+#include "clock.h"
 #include "log.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -33,8 +34,11 @@ static void *work(void *argument)
     int count;
     while ((count = queue_take(worker->queue, worker->batch, worker->max_batch)) > 0) {
         metrics_count_batch(worker->metrics, count, count == worker->max_batch);
+        int64_t start = clock_ns();
         enum status status = run_batch(worker, count);
-        if (status != STATUS_OK)
+        if (status == STATUS_OK)
+            metrics_time_batch(worker->metrics, count, clock_ns() - start);
+        else
             log_error("a batch of %d images failed: %s", count, status_detail(status));
         queue_finish(worker->queue, worker->batch, count, status);
         if (status == STATUS_DEVICE_FAILED) {

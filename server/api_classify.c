@@ -52,8 +52,16 @@ static enum status read_options(const struct call *call, const struct body *body
 static enum status parse_body(const struct call *call, struct body *body)
 {
     const struct http_request *request = call->request;
-    return body_parse(http_header(request, "Content-Type"), request->body, request->body_length,
-                      (int)call->engine->config->max_images, body);
+    const struct config *config = call->engine->config;
+    return body_parse(
+        &(struct body_source){.content_type = http_header(request, "Content-Type"),
+                              .content_encoding = http_header(request, "Content-Encoding"),
+                              .bytes = request->body,
+                              .length = request->body_length,
+                              .max_images = (int)config->max_images,
+                              .max_bytes = (size_t)config->max_body_bytes,
+                              .budget = request->budget},
+        body);
 }
 
 static enum status classify(struct call *call, const struct body *body)

@@ -176,11 +176,6 @@ class Requests(BadInputCase):
         self.assertEqual(answer.status, 200)
         self.assertEqual(len(answer.results[0]["predictions"]), 2)
 
-    def test_json_is_refused(self):
-        for kind in ("application/json", "Application/JSON; charset=utf-8"):
-            self.check_error(self.server.classify(b'{"images": []}', Content_Type=kind), 415,
-                             "unsupported_media_type")
-
 
 class Forms(BadInputCase):
     def check_form(self, body, kind="multipart/form-data; boundary=b", code="bad_request"):
@@ -216,7 +211,8 @@ class Forms(BadInputCase):
     def test_thousands_of_parts(self):
         field = b'--b\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n3\r\n'
         file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n\r\n'
-        self.check_form(field * 10000 + b"--b--", code="no_image")
+        self.check_form(field + b"--b--", code="no_image")
+        self.check_form(field * 10000 + b"--b--")
         self.check_form(file * 10000 + b"--b--", code="too_many_images")
         self.check_form(b"--b\r\n" * 100000 + b"--b--")
         self.check_form(b"--b\r\n\r\n" * 100000 + b"--b--")

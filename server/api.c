@@ -144,12 +144,40 @@ static const struct route {
     {"/healthz", "GET", NEEDS_NOTHING, healthz_handle},
     {"/readyz", "GET", NEEDS_READY, readyz_handle},
     {"/metrics", "GET", NEEDS_NOTHING, metrics_handle},
+    {"/v2", "GET", NEEDS_NOTHING, oip_server_handle},
+    {"/v2/health/live", "GET", NEEDS_NOTHING, oip_live_handle},
+    {"/v2/health/ready", "GET", NEEDS_READY, oip_ready_handle},
+    {"/v2/models", "GET", NEEDS_MODEL, oip_models_handle},
+    {"/v2/models/{name}", "GET", NEEDS_MODEL, oip_model_handle},
+    {"/v2/models/{name}/ready", "GET", NEEDS_READY, oip_model_ready_handle},
+    {"/v2/models/{name}/config", "GET", NEEDS_MODEL, oip_config_handle},
+    {"/v2/models/{name}/stats", "GET", NEEDS_MODEL, oip_stats_handle},
+    {"/v2/models/{name}/infer", "POST", NEEDS_MODEL, oip_infer_handle},
+    {"/v2/models/{name}/versions/{version}", "GET", NEEDS_MODEL, oip_model_handle},
+    {"/v2/models/{name}/versions/{version}/ready", "GET", NEEDS_READY, oip_model_ready_handle},
+    {"/v2/models/{name}/versions/{version}/config", "GET", NEEDS_MODEL, oip_config_handle},
+    {"/v2/models/{name}/versions/{version}/stats", "GET", NEEDS_MODEL, oip_stats_handle},
+    {"/v2/models/{name}/versions/{version}/infer", "POST", NEEDS_MODEL, oip_infer_handle},
 };
+
+// {name} stands for any segment that is not empty.
+static bool matches(const char *pattern, const char *path)
+{
+    for (; *pattern && *path; pattern++, path++) {
+        if (*pattern == '{' && *path != '/') {
+            pattern = strchr(pattern, '}');
+            path += strcspn(path, "/") - 1;
+        } else if (*pattern != *path) {
+            return false;
+        }
+    }
+    return !*pattern && !*path;
+}
 
 static const struct route *find_route(const char *path)
 {
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
-        if (strcmp(routes[i].path, path) == 0)
+        if (matches(routes[i].path, path))
             return &routes[i];
     return NULL;
 }

@@ -27,7 +27,7 @@ rule 'a public header includes no third-party header' '^include/' \
     'microhttpd|jansson|jpeglib|spng|zlib|webp|curl|cuda|cublas'
 rule 'server/ knows neither kernels/ nor CUDA' '^server/' 'kernels|cuda|cublas'
 rule 'kernels/ knows backend.h and status.h only' '^kernels/' \
-    'api|assets|base64|body|catalog|clock|commands|config|device|http|image|inflate|json|listener|log|model|multipart|postprocess|preprocess|queue|report|resample|result|safetensors|vit|weights|worker'
+    'api|assets|base64|body|catalog|clock|commands|config|device|http|image|inflate|json|listener|log|model|multipart|oip|postprocess|preprocess|queue|report|resample|result|safetensors|vit|weights|worker'
 rule 'http.c does not know the API' '^server/(http|listener)\.c' 'api|queue|model|vit|image'
 rule 'the worker does not know HTTP' '^server/(worker|queue|vit|vit_weights)\.c' 'http|api|body'
 
@@ -35,7 +35,7 @@ door microhttpd microhttpd 'server/http\.c'
 door libjpeg 'jpeglib|jerror' 'server/image_jpeg\.c'
 door libspng spng 'server/image_png\.c'
 door zlib zlib 'server/inflate\.c'
-door jansson jansson 'server/(bench|body|catalog|config|json|report|result|safetensors)\.c'
+door jansson jansson 'server/(bench|body|catalog|config|json|oip(_[a-z]+)?|report|result|safetensors)\.c'
 door CUDA 'cuda|cublas' 'kernels/[a-z_]+\.(cu|cuh)'
 
 exit $broken

@@ -132,16 +132,14 @@ static enum status read_shape(const json_t *list, const struct oip_source *sourc
                               struct oip_input *input)
 {
     const char *name = input->pixels ? "pixels" : "image";
-    int S = input->S;
+    const int S = input->S, crop[] = {0, S, S, 3};
     size_t rank = json_array_size(list);
     bool right = input->pixels ? rank == 4 : rank == 1 || rank == 2;
     for (size_t i = 0; right && i < rank; i++) {
         const json_t *size = json_array_get(list, i);
         input->shape[i] = json_integer_value(size);
         right = json_is_integer(size) && input->shape[i] > 0 &&
-                (i == 0 || input->shape[i] == (input->pixels && i < 3 ? S
-                                               : input->pixels        ? 3
-                                                                      : 1));
+                (i == 0 || input->shape[i] == (input->pixels ? crop[i] : 1));
     }
     if (!right && input->pixels)
         return status_fail(STATUS_BAD_REQUEST, "pixels: shape is not [n, %d, %d, 3]", S, S);

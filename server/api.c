@@ -105,26 +105,14 @@ static enum status model_handle(struct call *call)
     return STATUS_OK;
 }
 
-static enum status respond_ok(struct call *call)
+// Who is not well, or not ready, has been refused before.
+static enum status ok_handle(struct call *call)
 {
     char *text = strdup("{\"status\":\"ok\"}");
     if (!text)
         return status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
     respond(call, "application/json", text, strlen(text));
     return STATUS_OK;
-}
-
-static enum status healthz_handle(struct call *call)
-{
-    if (!call->well)
-        return status_fail(STATUS_DEVICE_FAILED, "the device does not finish what it was given");
-    return respond_ok(call);
-}
-
-// What is not ready has been refused before.
-static enum status readyz_handle(struct call *call)
-{
-    return respond_ok(call);
 }
 
 static enum status metrics_handle(struct call *call)
@@ -180,6 +168,7 @@ enum access {
 
 enum need {
     NEEDS_NOTHING,
+    NEEDS_WELL,  // workers that make progress, if there are any yet
     NEEDS_MODEL, // loaded
     NEEDS_READY, // and neither draining nor failed
 };
@@ -194,20 +183,52 @@ static const struct route {
     {"/classify", "POST", KEYED, NEEDS_MODEL, false, classify_handle},
     {"/preprocess", "POST", KEYED, NEEDS_MODEL, false, preprocess_handle},
     {"/model", "GET", KEYED, NEEDS_MODEL, false, model_handle},
-    {"/healthz", "GET", OPEN, NEEDS_NOTHING, true, healthz_handle},
-    {"/readyz", "GET", OPEN, NEEDS_READY, true, readyz_handle},
+    {"/healthz", "GET", OPEN, NEEDS_WELL, true, ok_handle},
+    {"/readyz", "GET", OPEN, NEEDS_READY, true, ok_handle},
     {"/metrics", "GET", OPEN, NEEDS_NOTHING, true, metrics_handle},
     {"/", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
     {"/style.css", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
     {"/app.js", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
     {"/favicon.svg", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
     {"/openapi.json", "GET", KEYED, NEEDS_NOTHING, false, page_handle},
+    {"/v2", "GET", KEYED, NEEDS_NOTHING, false, oip_server_handle},
+    {"/v2/health/live", "GET", OPEN, NEEDS_WELL, false, oip_live_handle},
+    {"/v2/health/ready", "GET", OPEN, NEEDS_READY, false, oip_ready_handle},
+    {"/v2/models", "GET", KEYED, NEEDS_MODEL, false, oip_models_handle},
+    {"/v2/models/{name}", "GET", KEYED, NEEDS_MODEL, false, oip_model_handle},
+    {"/v2/models/{name}/ready", "GET", KEYED, NEEDS_READY, false, oip_model_ready_handle},
+    {"/v2/models/{name}/config", "GET", KEYED, NEEDS_MODEL, false, oip_config_handle},
+    {"/v2/models/{name}/stats", "GET", KEYED, NEEDS_MODEL, false, oip_stats_handle},
+    {"/v2/models/{name}/infer", "POST", KEYED, NEEDS_MODEL, false, oip_infer_handle},
+    {"/v2/models/{name}/versions/{version}", "GET", KEYED, NEEDS_MODEL, false, oip_model_handle},
+    {"/v2/models/{name}/versions/{version}/ready", "GET", KEYED, NEEDS_READY, false,
+     oip_model_ready_handle},
+    {"/v2/models/{name}/versions/{version}/config", "GET", KEYED, NEEDS_MODEL, false,
+     oip_config_handle},
+    {"/v2/models/{name}/versions/{version}/stats", "GET", KEYED, NEEDS_MODEL, false,
+     oip_stats_handle},
+    {"/v2/models/{name}/versions/{version}/infer", "POST", KEYED, NEEDS_MODEL, false,
+     oip_infer_handle},
 };
+
+// {name} stands for any segment that is not empty.
+static bool matches(const char *pattern, const char *path)
+{
+    for (; *pattern && *path; pattern++, path++) {
+        if (*pattern == '{' && *path != '/') {
+            pattern = strchr(pattern, '}');
+            path += strcspn(path, "/") - 1;
+        } else if (*pattern != *path) {
+            return false;
+        }
+    }
+    return !*pattern && !*path;
+}
 
 static const struct route *find_route(const char *path, bool admin)
 {
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
-        if (strcmp(routes[i].path, path) == 0 && (routes[i].admin || !admin))
+        if (matches(routes[i].path, path) && (routes[i].admin || !admin))
             return &routes[i];
     return NULL;
 }
@@ -227,12 +248,14 @@ static const char *methods_of(const struct route *route)
                                                : "POST, OPTIONS";
 }
 
-static enum status check_need(enum need need, enum status readiness)
+static enum status check_need(enum need need, const struct call *call)
 {
-    if (need != NEEDS_NOTHING && readiness == STATUS_STARTING)
+    if (need == NEEDS_WELL && !call->well)
+        return status_fail(STATUS_DEVICE_FAILED, "the device does not finish what it was given");
+    if (need >= NEEDS_MODEL && call->readiness == STATUS_STARTING)
         return status_fail(STATUS_STARTING, "the model is still loading");
-    if (need == NEEDS_READY && readiness != STATUS_OK)
-        return status_fail(readiness, "not ready: %s", status_code(readiness));
+    if (need == NEEDS_READY && call->readiness != STATUS_OK)
+        return status_fail(call->readiness, "not ready: %s", status_code(call->readiness));
     return STATUS_OK;
 }
 
@@ -253,7 +276,7 @@ static enum status dispatch(struct call *call)
     if (!takes_method(route, request->method))
         return status_fail(STATUS_METHOD_NOT_ALLOWED, "%s takes %s", route->path,
                            methods_of(route));
-    TRY(check_need(route->need, call->readiness));
+    TRY(check_need(route->need, call));
     return route->handle(call);
 }
 

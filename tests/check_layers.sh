@@ -46,7 +46,7 @@ door libspng spng 'server/image_png\.c'
 door libwebp webp 'server/image_webp\.c'
 door zlib zlib 'server/inflate\.c'
 door jansson jansson \
-    'server/(bench|body|catalog|config|healthcheck|json|report|result|safetensors)\.c'
+    'server/(bench|body|catalog|config|healthcheck|json|oip(_[a-z]+)?|report|result|safetensors)\.c'
 door libcurl curl 'server/download\.c'
 door CUDA 'cuda|cublas' 'kernels/[a-z_]+\.(cu|cuh)'
 

@@ -5,6 +5,8 @@
 #include "secret.h"
 #include "worker.h"
 #include <malloc.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,6 +18,7 @@ enum {
     MAX_LANES = 2 * DEVICE_MAX_GPUS,
     ADMIN_CONNECTIONS = 64,
     ADMIN_BODY_BYTES = 4096,
+    STILL_STARTING = -1,
 };
 
 struct server {
@@ -34,6 +37,8 @@ struct server {
     } lanes[MAX_LANES];
     int n_lanes;
     int max_batch;
+    pthread_t starter;     // starts the engine while the main thread takes the signals
+    atomic_int start_code; // STILL_STARTING, or the exit code of the start
     atomic_bool device_failed;
     bool hurry; // stop without waiting for requests in work
 };
@@ -225,6 +230,29 @@ static enum status start_engine(struct server *server)
     return STATUS_OK;
 }
 
+// A start that fails ends the wait for a signal.
+static void *start_engine_thread(void *context)
+{
+    struct server *server = context;
+    enum status status = start_engine(server);
+    atomic_store(&server->start_code, status == STATUS_OK ? EXIT_OK : exit_code(status));
+    if (status != STATUS_OK)
+        kill(getpid(), SIGTERM);
+    return NULL;
+}
+
+// A device that does not answer must not hold the process: after the time for the drain, and some
+// for the rest, it leaves as it is.
+static void *leave_at_last(void *context)
+{
+    const int64_t rest_ms = 5000;
+    const struct server *server = context;
+    int64_t ms = rest_ms + (server->hurry ? 0 : server->config->drain_timeout_ms);
+    poll(NULL, 0, (int)ms);
+    log_error("the stop does not come to its end: leaving");
+    _exit(EXIT_DEVICE);
+}
+
 static bool signal_waits(void)
 {
     sigset_t pending;
@@ -234,6 +262,9 @@ static bool signal_waits(void)
 
 static void stop(struct server *server)
 {
+    pthread_t last;
+    if (pthread_create(&last, NULL, leave_at_last, server) == 0)
+        pthread_detach(last);
     http_stop(server->http, server->hurry ? 0 : server->config->drain_timeout_ms, signal_waits);
     http_stop(server->admin, 0, signal_waits);
     if (server->queue)
@@ -268,9 +299,11 @@ static void wait_for_signals(struct server *server, sigset_t *signals)
     int signal_number = 0;
     while (sigwait(signals, &signal_number) == 0 && signal_number == SIGHUP)
         reload(server->auth);
-    log_info("stopping (%s)", strsignal(signal_number));
-    if (atomic_load(&server->device_failed))
+    if (atomic_load(&server->device_failed) || atomic_load(&server->start_code) > EXIT_OK)
         return;
+    log_info("stopping (%s)", strsignal(signal_number));
+    if (atomic_load(&server->start_code) == STILL_STARTING)
+        _exit(EXIT_OK); // nothing was accepted, and the device may not answer
     api_set_unready(server->api, STATUS_DRAINING);
     int64_t delay_ms = server->config->drain_delay_ms;
     const struct timespec delay = {.tv_sec = delay_ms / 1000, .tv_nsec = delay_ms % 1000 * 1000000};
@@ -280,7 +313,7 @@ static void wait_for_signals(struct server *server, sigset_t *signals)
 
 int serve_main(const struct config *config)
 {
-    struct server server = {.config = config};
+    struct server server = {.config = config, .start_code = STILL_STARTING};
     bound_free_memory();
     sigset_t signals;
     sigemptyset(&signals);
@@ -291,11 +324,15 @@ int serve_main(const struct config *config)
     signal(SIGPIPE, SIG_IGN);
 
     enum status status = start_http(&server);
-    if (status == STATUS_OK)
-        status = start_engine(&server);
-    if (status == STATUS_OK)
-        wait_for_signals(&server, &signals);
+    if (status == STATUS_OK &&
+        pthread_create(&server.starter, NULL, start_engine_thread, &server) != 0)
+        status = status_fail(STATUS_INTERNAL, "cannot start a thread");
     int code = status == STATUS_OK ? EXIT_OK : exit_code(status);
+    if (status == STATUS_OK) {
+        wait_for_signals(&server, &signals);
+        pthread_join(server.starter, NULL);
+        code = atomic_load(&server.start_code);
+    }
     stop(&server);
     return atomic_load(&server.device_failed) ? EXIT_DEVICE : code;
 }

@@ -3,5 +3,5 @@
 
 // How much the client wants media type `type` ("text/plain"; parameters behind it do not count), in
 // thousandths: 0 not at all, 1000 as much as can be. The range that names it most closely decides;
-// what is malformed is passed over.
+// what is malformed is passed over. accept may be NULL, which names nothing.
 int accept_weight(const char *accept, const char *type);

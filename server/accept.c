@@ -41,7 +41,7 @@ static int closeness(const char *range, size_t length, const char *type)
 int accept_weight(const char *accept, const char *type)
 {
     int closest = 0, weight = 0;
-    for (const char *at = accept; *at; at += strcspn(at, ","), at += *at == ',') {
+    for (const char *at = accept ? accept : ""; *at; at += strcspn(at, ","), at += *at == ',') {
         at += strspn(at, " \t");
         const size_t length = strcspn(at, "; \t,");
         const int close = closeness(at, length, type);

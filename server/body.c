@@ -2,34 +2,13 @@
 #include "base64.h"
 #include "json.h"
 #include "multipart.h"
+#include "utf8.h"
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-static bool is_utf8(struct slice text)
-{
-    const unsigned char *c = (const unsigned char *)text.at, *end = c + text.length;
-    while (c < end) {
-        int more = *c < 0x80                 ? 0
-                   : *c >= 0xc2 && *c < 0xe0 ? 1
-                   : (*c & 0xf0) == 0xe0     ? 2
-                   : *c >= 0xf0 && *c < 0xf5 ? 3
-                                             : -1;
-        if (more < 0 || end - c <= more)
-            return false;
-        bool overlong = (*c == 0xe0 && c[1] < 0xa0) || (*c == 0xf0 && c[1] < 0x90);
-        bool outside = (*c == 0xed && c[1] > 0x9f) || (*c == 0xf4 && c[1] > 0x8f);
-        if (overlong || outside)
-            return false;
-        for (c++; more > 0; more--, c++)
-            if ((*c & 0xc0) != 0x80)
-                return false;
-    }
-    return true;
-}
 
 static enum status too_many(int max_images)
 {
@@ -45,7 +24,7 @@ static enum status add_image(struct body *body, struct slice name, struct slice 
     struct upload *image = &body->images[body->count++];
     image->bytes = (const uint8_t *)data.at;
     image->length = data.length;
-    if (name.length > 0 && name.length < sizeof image->name && is_utf8(name) &&
+    if (name.length > 0 && name.length < sizeof image->name && utf8_valid(name.at, name.length) &&
         !memchr(name.at, '\0', name.length))
         snprintf(image->name, sizeof image->name, "%.*s", (int)name.length, name.at);
     else

@@ -1,4 +1,5 @@
 #include "log.h"
+#include "utf8.h"
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -37,21 +38,13 @@ static void append(struct line *line, const char *format, ...)
         line->length += (size_t)length < room ? (size_t)length : room - 1;
 }
 
-// The bytes of the UTF-8 character (RFC 3629) that text begins with; 0 where it begins with none,
-// or with one that commands a terminal.
+// The bytes of the character that text begins with; 0 where it begins with none, or with one that
+// commands a terminal.
 static size_t character_bytes(const char *text)
 {
-    unsigned char c[4] = {0};
-    memcpy(c, text, strnlen(text, sizeof c));
-    size_t bytes = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
-    for (size_t i = 1; i < bytes; i++)
-        if ((c[i] & 0xc0) != 0x80)
-            return 0;
+    const unsigned char *c = (const unsigned char *)text;
     bool control = c[0] < ' ' || c[0] == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0);
-    bool overlong = (c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xf0 && c[1] < 0x90);
-    bool surrogate = c[0] == 0xed && c[1] >= 0xa0;
-    bool beyond = c[0] > 0xf4 || (c[0] == 0xf4 && c[1] >= 0x90);
-    return control || overlong || surrogate || beyond ? 0 : bytes;
+    return control ? 0 : utf8_character(text, strnlen(text, 4));
 }
 
 // Text that a client may have sent, at most max bytes of it: it must neither start a line of its

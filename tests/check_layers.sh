@@ -27,7 +27,7 @@ rule 'a public header includes no third-party header' '^include/' \
     'microhttpd|jansson|jpeglib|spng|zlib|webp|curl|cuda|cublas'
 rule 'server/ knows neither kernels/ nor CUDA' '^server/' 'kernels|cuda|cublas'
 rule 'kernels/ knows backend.h and status.h only' '^kernels/' \
-    'api|assets|body|catalog|clock|commands|config|device|http|image|listener|log|model|postprocess|preprocess|queue|report|resample|result|safetensors|vit|weights|worker'
+    'api|assets|body|catalog|checkpoint|clock|commands|config|device|http|image|listener|log|model|pickle|postprocess|preprocess|pth\.h|queue|report|resample|result|safetensors|vit|weights|worker|zip'
 rule 'http.c does not know the API' '^server/(http|listener)\.c' 'api|queue|model|vit|image'
 rule 'the worker does not know HTTP' '^server/(worker|queue|vit|vit_weights)\.c' 'http|api|body'
 

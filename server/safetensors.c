@@ -31,7 +31,9 @@ static enum status split(const char *name, const uint8_t *bytes, size_t length,
     for (int i = 0; i < LENGTH_BYTES; i++)
         header_bytes |= (uint64_t)bytes[i] << (8 * i);
     if (header_bytes > MAX_HEADER_BYTES)
-        return status_fail(STATUS_BAD_WEIGHTS, "%s: byte 0: header of %llu bytes, expected <= %d",
+        return status_fail(STATUS_BAD_WEIGHTS,
+                           "%s: byte 0: header of %llu bytes, expected <= %d: is this "
+                           "a checkpoint?",
                            name, (unsigned long long)header_bytes, MAX_HEADER_BYTES);
     if (header_bytes > length - LENGTH_BYTES)
         return status_fail(STATUS_BAD_WEIGHTS,

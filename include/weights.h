@@ -1,6 +1,6 @@
 #pragma once
 // Tensors by their canonical (torchvision) name, as fp32, wherever they come from: a checkpoint
-// file under torchvision's or timm's names, or a seed. One thread at a time.
+// file under torchvision's, timm's or Hugging Face's names, or a seed. One thread at a time.
 
 #include "status.h"
 #include <stddef.h>
@@ -19,8 +19,9 @@ int64_t tensor_count(const struct tensor_info *tensor); // product of the shape
 
 struct weights;
 
-// Maps a .safetensors file into memory and checks its header. The file must not shrink while open.
-// STATUS_IO (cannot be opened), STATUS_BAD_WEIGHTS (not a well-formed file; says where).
+// Maps a safetensors file or one of torch.save into memory and checks it. The file must not shrink
+// while open. STATUS_IO (cannot be opened), STATUS_BAD_WEIGHTS (not a well-formed file; says
+// where).
 enum status weights_open(const char *path, struct weights **weights) CHECKED;
 
 // The same over a file's bytes that the caller keeps alive. `name` says in errors what they are.

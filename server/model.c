@@ -12,14 +12,26 @@ const char *precision_name(enum precision precision)
     return names[precision];
 }
 
-// NAME.safetensors in --weights-dir, "~/" being the home directory.
-static void default_path(const struct config *config, char *path, size_t size)
+// NAME.safetensors in --weights-dir, "~/" being the home directory; NAME.pth if only that is there.
+static enum status find_weights(const struct config *config, char *path, size_t size)
 {
-    const char *home = getenv("HOME"), *dir = config->weights_dir;
-    if (strncmp(dir, "~/", 2) == 0 && home)
-        snprintf(path, size, "%s/%s/%s.safetensors", home, dir + 2, config->model);
-    else
-        snprintf(path, size, "%s/%s.safetensors", dir, config->model);
+    static const char *const ends[] = {"safetensors", "pth"};
+    const char *home = getenv("HOME"), *dir = config->weights_dir, *slash = "";
+    if (strncmp(dir, "~/", 2) == 0 && home) {
+        dir += 2;
+        slash = "/";
+    } else {
+        home = "";
+    }
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        snprintf(path, size, "%s%s%s/%s.%s", home, slash, dir, config->model, ends[i]);
+        if (access(path, R_OK) == 0)
+            return STATUS_OK;
+    }
+    return status_fail(STATUS_IO,
+                       "no weights for %s: looked for %s%s%s/%s.safetensors and %s.pth; give "
+                       "--weights FILE, or --random-weights SEED to try it without",
+                       config->model, home, slash, dir, config->model, config->model);
 }
 
 static enum status open_weights(const struct config *config, const struct catalog_entry *entry,
@@ -41,12 +53,7 @@ static enum status open_weights(const struct config *config, const struct catalo
         return weights_open_memory(entry->name, entry->weights,
                                    (size_t)(entry->weights_end - entry->weights), weights);
     char path[4096];
-    default_path(config, path, sizeof path);
-    if (access(path, R_OK) != 0)
-        return status_fail(STATUS_IO,
-                           "no weights for %s: looked for %s; give --weights FILE, or "
-                           "--random-weights SEED to try it without",
-                           config->model, path);
+    TRY(find_weights(config, path, sizeof path));
     return weights_open(path, weights);
 }
 

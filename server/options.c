@@ -17,9 +17,8 @@ const struct option options[] = {
     {"model", MODELS, OPTION_TEXT, FIELD(model), .default_text = "fashion_vit",
      .help = "an entry of config/models.json; the default has its weights built in"},
     {"weights", RUNS, OPTION_TEXT, FIELD(weights), .default_text = "",
-     .help = "checkpoint (.safetensors; torchvision or timm names); the default is what is built "
-             "in, or "
-             "NAME.safetensors in --weights-dir"},
+     .help = "checkpoint (.safetensors or .pth; torchvision, timm or Hugging Face names); the "
+             "default is what is built in, or NAME.safetensors or NAME.pth in --weights-dir"},
     {"weights-dir", RUNS | COMMAND_PULL, OPTION_TEXT, FIELD(weights_dir),
      .default_text = "~/.cache/vitserve", .help = "where checkpoints are looked for"},
     {"random-weights", RUNS, OPTION_TEXT, FIELD(random_weights), .default_text = "",

@@ -1,8 +1,8 @@
-// See include/weights.h. Inside the program a tensor has one name, torchvision's; names[] below is
-// where the names of the other layouts are known.
+// See include/weights.h. What the tensors are called in a file is known by weights_names.c.
 
 #include "weights.h"
-#include "safetensors.h"
+#include "checkpoint.h"
+#include "weights_names.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
@@ -14,41 +14,8 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are read without swapping bytes");
 
-enum layout { TORCHVISION, TORCHVISION_LEGACY, TIMM, LAYOUT_COUNT };
-
-// A file has a layout if it holds the layout's mark; the first that fits in the order tried here
-// is taken, so a mark that another layout has too comes last.
-static const struct {
-    enum layout layout;
-    const char *title, *mark;
-} marks[] = {
-    {TIMM, "timm", "cls_token"},
-    {TORCHVISION_LEGACY, "torchvision before 0.14",
-     "encoder.layers.encoder_layer_0.mlp.linear_1.weight"},
-    {TORCHVISION, "torchvision", "class_token"},
-};
-
-// How a name begins in each layout; {i} is the number of the encoder layer. What follows ("weight",
-// "bias") is the same in all of them. NULL: as in torchvision. A name without a row is the same
-// everywhere.
-static const char *const names[][LAYOUT_COUNT] = {
-    {"class_token", NULL, "cls_token"},
-    {"conv_proj.", NULL, "patch_embed.proj."},
-    {"encoder.pos_embedding", NULL, "pos_embed"},
-    {"encoder.layers.encoder_layer_{i}.ln_1.", NULL, "blocks.{i}.norm1."},
-    {"encoder.layers.encoder_layer_{i}.self_attention.in_proj_", NULL, "blocks.{i}.attn.qkv."},
-    {"encoder.layers.encoder_layer_{i}.self_attention.out_proj.", NULL, "blocks.{i}.attn.proj."},
-    {"encoder.layers.encoder_layer_{i}.ln_2.", NULL, "blocks.{i}.norm2."},
-    {"encoder.layers.encoder_layer_{i}.mlp.0.", "encoder.layers.encoder_layer_{i}.mlp.linear_1.",
-     "blocks.{i}.mlp.fc1."},
-    {"encoder.layers.encoder_layer_{i}.mlp.3.", "encoder.layers.encoder_layer_{i}.mlp.linear_2.",
-     "blocks.{i}.mlp.fc2."},
-    {"encoder.ln.", NULL, "norm."},
-    {"heads.head.", NULL, "head."},
-};
-
 struct weights {
-    struct safetensors *file; // NULL: random
+    struct checkpoint *file; // NULL: random
     enum layout layout;
     char name[256]; // of the file without its directory, for errors
     bool built_in;
@@ -61,64 +28,6 @@ int64_t tensor_count(const struct tensor_info *tensor)
     for (int i = 0; i < tensor->rank; i++)
         count *= tensor->shape[i];
     return count;
-}
-
-// What follows the pattern in the name, NULL if the name does not begin with it.
-static const char *match(const char *pattern, const char *name, int *layer)
-{
-    const char *hole = strstr(pattern, "{i}");
-    const size_t head = hole ? (size_t)(hole - pattern) : strlen(pattern);
-    if (strncmp(name, pattern, head) != 0)
-        return NULL;
-    name += head;
-    if (!hole)
-        return name;
-    char *end;
-    *layer = (int)strtol(name, &end, 10);
-    const size_t tail = strlen(hole + 3);
-    return end > name && strncmp(end, hole + 3, tail) == 0 ? end + tail : NULL;
-}
-
-// The name in the file of a canonical name.
-struct file_name {
-    char text[160];
-};
-
-static struct file_name translate(enum layout layout, const char *canonical)
-{
-    struct file_name out;
-    for (size_t row = 0; row < sizeof names / sizeof names[0]; row++) {
-        int layer = 0;
-        const char *rest = match(names[row][TORCHVISION], canonical, &layer);
-        const char *pattern = names[row][layout];
-        if (!rest || !pattern)
-            continue;
-        const char *hole = strstr(pattern, "{i}");
-        if (hole)
-            snprintf(out.text, sizeof out.text, "%.*s%d%s%s", (int)(hole - pattern), pattern, layer,
-                     hole + 3, rest);
-        else
-            snprintf(out.text, sizeof out.text, "%s%s", pattern, rest);
-        return out;
-    }
-    snprintf(out.text, sizeof out.text, "%s", canonical);
-    return out;
-}
-
-static enum status find_layout(struct weights *weights)
-{
-    char expected[256] = "";
-    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++) {
-        weights->layout = marks[i].layout;
-        if (safetensors_find(weights->file, marks[i].mark))
-            return STATUS_OK;
-        const size_t used = strlen(expected);
-        snprintf(expected + used, sizeof expected - used, "%s\"%s\" (%s)", i ? ", " : "",
-                 marks[i].mark, marks[i].title);
-    }
-    return status_fail(STATUS_BAD_WEIGHTS,
-                       "%s: not a Vision Transformer of a known layout: expected one of %s",
-                       weights->name, expected);
 }
 
 static bool ends_with(const char *text, const char *end)
@@ -137,10 +46,10 @@ static enum status open_checkpoint(const char *name, const char *path, const voi
         return status_fail(STATUS_OUT_OF_MEMORY, "%s: %zu bytes", name, sizeof *opened);
     snprintf(opened->name, sizeof opened->name, "%s", name);
     opened->built_in = !path;
-    enum status status = path ? safetensors_open(path, &opened->file)
-                              : safetensors_parse(name, bytes, length, &opened->file);
+    enum status status = path ? checkpoint_open(path, &opened->file)
+                              : checkpoint_parse(name, bytes, length, &opened->file);
     if (status == STATUS_OK)
-        status = find_layout(opened);
+        status = weights_find_layout(opened->name, opened->file, &opened->layout);
     if (status != STATUS_OK) {
         weights_close(opened);
         return status;
@@ -151,10 +60,6 @@ static enum status open_checkpoint(const char *name, const char *path, const voi
 
 enum status weights_open(const char *path, struct weights **weights)
 {
-    *weights = NULL;
-    if (!ends_with(path, ".safetensors"))
-        return status_fail(STATUS_BAD_WEIGHTS,
-                           "%s: only .safetensors files can be read (.pth not yet)", path);
     const char *slash = strrchr(path, '/');
     return open_checkpoint(slash ? slash + 1 : path, path, NULL, 0, weights);
 }
@@ -176,7 +81,7 @@ enum status weights_open_random(uint64_t seed, struct weights **weights)
 
 // A shape for a message: "[1, 197, 192]".
 struct shape_text {
-    char text[SAFETENSORS_MAX_RANK * 24];
+    char text[CHECKPOINT_MAX_RANK * 24];
 };
 
 static struct shape_text show_shape(int rank, const int64_t *shape)
@@ -190,21 +95,31 @@ static struct shape_text show_shape(int rank, const int64_t *shape)
     return out;
 }
 
-static enum status check_row(const struct weights *weights, const struct tensor_info *row)
+// The shape that part of a row has in the file.
+static struct tensor_info part_of(const struct tensor_info *row, int parts)
 {
-    const struct file_name name = translate(weights->layout, row->name);
-    const struct safetensor *found = safetensors_find(weights->file, name.text);
+    struct tensor_info part = *row;
+    part.shape[0] /= parts;
+    return part;
+}
+
+static enum status check_part(const struct weights *weights, const struct tensor_info *row,
+                              int part, int parts)
+{
+    const struct file_name name = weights_translate(weights->layout, row->name, part);
+    const struct checkpoint_tensor *found = checkpoint_find(weights->file, name.text);
     // People may know the tensor under the other name: both, where they differ.
     const bool renamed = strcmp(name.text, row->name) != 0;
     const char *open = renamed ? " (" : "", *close = renamed ? ")" : "";
     const char *canonical = renamed ? row->name : "";
-    const struct shape_text expected = show_shape(row->rank, row->shape);
+    const struct tensor_info want = part_of(row, parts);
+    const struct shape_text expected = show_shape(want.rank, want.shape);
     if (!found)
         return status_fail(STATUS_BAD_WEIGHTS,
                            "%s: tensor \"%s\"%s%s%s is missing: expected shape %s", weights->name,
                            name.text, open, canonical, close, expected.text);
-    if (found->rank != row->rank ||
-        memcmp(found->shape, row->shape, (size_t)row->rank * sizeof row->shape[0]) != 0)
+    if (found->rank != want.rank ||
+        memcmp(found->shape, want.shape, (size_t)want.rank * sizeof want.shape[0]) != 0)
         return status_fail(STATUS_BAD_WEIGHTS,
                            "%s: tensor \"%s\"%s%s%s: expected shape %s, found %s", weights->name,
                            name.text, open, canonical, close, expected.text,
@@ -212,31 +127,43 @@ static enum status check_row(const struct weights *weights, const struct tensor_
     return STATUS_OK;
 }
 
+static enum status check_row(const struct weights *weights, const struct tensor_info *row)
+{
+    const int parts = weights_parts(weights->layout, row->name);
+    for (int part = 0; part < parts; part++)
+        TRY(check_part(weights, row, part, parts));
+    return STATUS_OK;
+}
+
 static bool has_row(const struct weights *weights, const char *name, const struct tensor_info *rows,
                     size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        if (strcmp(translate(weights->layout, rows[i].name).text, name) == 0)
-            return true;
+        for (int part = weights_parts(weights->layout, rows[i].name) - 1; part >= 0; part--)
+            if (strcmp(weights_translate(weights->layout, rows[i].name, part).text, name) == 0)
+                return true;
     return false;
 }
 
 enum status weights_check(struct weights *weights, const struct tensor_info *rows, size_t count)
 {
+    size_t expected = 0;
     if (!weights->file)
         return STATUS_OK;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         TRY(check_row(weights, &rows[i]));
-    // All rows are there, so a surplus tensor is among the first count + 1.
-    for (size_t i = 0; i < safetensors_count(weights->file); i++) {
-        const struct safetensor *tensor = safetensors_at(weights->file, i);
+        expected += (size_t)weights_parts(weights->layout, rows[i].name);
+    }
+    // All of them are there, so if there are more, one of the first `expected` + 1 is surplus.
+    for (size_t i = 0; weights->file->count > expected; i++) {
+        const struct checkpoint_tensor *tensor = &weights->file->tensors[i];
         if (!has_row(weights, tensor->name, rows, count))
             return status_fail(
                 STATUS_BAD_WEIGHTS,
                 "%s: tensor \"%.100s\" of shape %s has no place in this model, which "
                 "expects %zu tensors (the file holds %zu)",
-                weights->name, tensor->name, show_shape(tensor->rank, tensor->shape).text, count,
-                safetensors_count(weights->file));
+                weights->name, tensor->name, show_shape(tensor->rank, tensor->shape).text, expected,
+                weights->file->count);
     }
     return STATUS_OK;
 }
@@ -273,10 +200,11 @@ static void drop_pages(const uint8_t *data, size_t bytes)
         (void)madvise((void *)first, last - first, MADV_DONTNEED); // advice: may fail
 }
 
-static void read_file(const struct safetensor *tensor, float *values)
+static void read_file(const struct checkpoint_tensor *tensor, float *values)
 {
-    const size_t count = tensor->bytes / (tensor->type == TENSOR_F32 ? 4 : 2);
+    const size_t count = tensor->bytes / tensor_type_bytes(tensor->type);
     uint16_t bits;
+    double wide;
     switch (tensor->type) {
     case TENSOR_F32:
         memcpy(values, tensor->data, tensor->bytes);
@@ -292,6 +220,14 @@ static void read_file(const struct safetensor *tensor, float *values)
             memcpy(&bits, tensor->data + 2 * i, 2);
             values[i] = from_bits((uint32_t)bits << 16);
         }
+        break;
+    case TENSOR_F64:
+        for (size_t i = 0; i < count; i++) {
+            memcpy(&wide, tensor->data + 8 * i, 8);
+            values[i] = (float)wide;
+        }
+        break;
+    case TENSOR_TYPE_COUNT:
         break;
     }
     drop_pages(tensor->data, tensor->bytes);
@@ -358,8 +294,12 @@ enum status weights_read(struct weights *weights, const struct tensor_info *tens
         return STATUS_OK;
     }
     TRY(check_row(weights, tensor));
-    read_file(safetensors_find(weights->file, translate(weights->layout, tensor->name).text),
-              values);
+    const int parts = weights_parts(weights->layout, tensor->name);
+    for (int part = 0; part < parts; part++) {
+        const struct file_name name = weights_translate(weights->layout, tensor->name, part);
+        read_file(checkpoint_find(weights->file, name.text), values);
+        values += tensor_count(tensor) / parts;
+    }
     return STATUS_OK;
 }
 
@@ -372,6 +312,6 @@ void weights_close(struct weights *weights)
 {
     if (!weights)
         return;
-    safetensors_close(weights->file);
+    checkpoint_close(weights->file);
     free(weights);
 }

@@ -1,6 +1,6 @@
-// server/safetensors.c: what is well-formed is found, what is not is refused with an error that
-// names the place. Each input lies in a heap block of its exact size, so that AddressSanitizer sees
-// any read behind it.
+// server/safetensors.c, through checkpoint.c: what is well-formed is found, what is not is refused
+// with an error that names the place. Each input lies in a heap block of its exact size, so that
+// AddressSanitizer sees any read behind it.
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 // cmocka.h needs the four above.
 #include <cmocka.h>
 
-#include "safetensors.h"
+#include "checkpoint.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,8 +37,8 @@ static struct bytes make_file(const char *header, size_t data_bytes)
 
 static void expect_refused(struct bytes file, const char *words)
 {
-    struct safetensors *parsed = (struct safetensors *)1;
-    const enum status status = safetensors_parse("safetensors", file.at, file.length, &parsed);
+    struct checkpoint *parsed = (struct checkpoint *)1;
+    const enum status status = checkpoint_parse("safetensors", file.at, file.length, &parsed);
     if (status != STATUS_BAD_WEIGHTS || !strstr(status_detail(status), words))
         fail_msg("expected \"%s\", got %s: %s", words, status_code(status), status_detail(status));
     assert_null(parsed);
@@ -50,12 +50,12 @@ static const char good_header[] =
     "\"w\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[10,34]},"
     "\"scalar\":{\"dtype\":\"BF16\",\"shape\":[],\"data_offsets\":[8,10]},"
     "\"half\":{\"dtype\":\"F16\",\"shape\":[1,4],\"data_offsets\":[0,8]},"
-    "\"none\":{\"dtype\":\"F32\",\"shape\":[0,5],\"data_offsets\":[9,9]}}   ";
+    "\"none\":{\"dtype\":\"F64\",\"shape\":[0,5],\"data_offsets\":[9,9]}}   ";
 
-static void check_good(const struct safetensors *file)
+static void check_good(const struct checkpoint *file)
 {
-    assert_int_equal(safetensors_count(file), 4);
-    const struct safetensor *w = safetensors_find(file, "w");
+    assert_int_equal(file->count, 4);
+    const struct checkpoint_tensor *w = checkpoint_find(file, "w");
     assert_non_null(w);
     assert_string_equal(w->name, "w");
     assert_int_equal(w->type, TENSOR_F32);
@@ -65,20 +65,20 @@ static void check_good(const struct safetensors *file)
     assert_int_equal(w->bytes, 24);
     for (int i = 0; i < 24; i++)
         assert_int_equal(w->data[i], 10 + i);
-    const struct safetensor *scalar = safetensors_find(file, "scalar");
+    const struct checkpoint_tensor *scalar = checkpoint_find(file, "scalar");
     assert_non_null(scalar);
     assert_int_equal(scalar->type, TENSOR_BF16);
     assert_int_equal(scalar->rank, 0);
     assert_int_equal(scalar->bytes, 2);
     assert_int_equal(scalar->data[0], 8);
-    assert_int_equal(safetensors_find(file, "half")->type, TENSOR_F16);
-    assert_int_equal(safetensors_find(file, "none")->bytes, 0);
-    assert_null(safetensors_find(file, "__metadata__"));
-    assert_null(safetensors_find(file, "W"));
-    assert_null(safetensors_find(file, ""));
-    for (size_t i = 0; i < safetensors_count(file); i++) {
-        const struct safetensor *tensor = safetensors_at(file, i);
-        assert_ptr_equal(safetensors_find(file, tensor->name), tensor);
+    assert_int_equal(checkpoint_find(file, "half")->type, TENSOR_F16);
+    assert_int_equal(checkpoint_find(file, "none")->bytes, 0);
+    assert_null(checkpoint_find(file, "__metadata__"));
+    assert_null(checkpoint_find(file, "W"));
+    assert_null(checkpoint_find(file, ""));
+    for (size_t i = 0; i < file->count; i++) {
+        const struct checkpoint_tensor *tensor = &file->tensors[i];
+        assert_ptr_equal(checkpoint_find(file, tensor->name), tensor);
     }
 }
 
@@ -86,19 +86,19 @@ static void test_well_formed(void **state)
 {
     (void)state;
     struct bytes bytes = make_file(good_header, 34);
-    struct safetensors *file;
-    assert_int_equal(safetensors_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
+    struct checkpoint *file;
+    assert_int_equal(checkpoint_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
     check_good(file);
-    safetensors_close(file);
+    checkpoint_close(file);
     free(bytes.at);
 
     bytes = make_file("{}", 0);
-    assert_int_equal(safetensors_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
-    assert_int_equal(safetensors_count(file), 0);
-    assert_null(safetensors_find(file, "w"));
-    safetensors_close(file);
+    assert_int_equal(checkpoint_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
+    assert_int_equal(file->count, 0);
+    assert_null(checkpoint_find(file, "w"));
+    checkpoint_close(file);
     free(bytes.at);
-    safetensors_close(NULL);
+    checkpoint_close(NULL);
 }
 
 #define ENTRY(dtype, shape, offsets)                                                               \
@@ -120,7 +120,7 @@ static const struct {
     {"{\"\\u0000\":{}}", "byte"},
     {"{\"\xff\":{}}", "unable to decode byte 0xff"},
     {ENTRY("32", "[4]", "[0,16]"), "\"w\": expected a dtype"},
-    {ENTRY("\"F64\"", "[2]", "[0,16]"), "\"w\": dtype F64, expected F32, F16 or BF16"},
+    {ENTRY("\"I64\"", "[2]", "[0,16]"), "\"w\": dtype I64, expected F32, F16, BF16 or F64"},
     {ENTRY("\"f32\"", "[4]", "[0,16]"), "\"w\": dtype f32, expected"},
     {F32("4", "[0,16]"), "\"w\": expected a shape of at most 8 numbers"},
     {F32("[1,1,1,1,1,1,1,1,4]", "[0,16]"), "\"w\": expected a shape of at most 8 numbers"},
@@ -199,10 +199,10 @@ static void test_long_names(void **state)
     snprintf(header, LENGTH + 200,
              "{\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", name);
     struct bytes bytes = make_file(header, 4);
-    struct safetensors *file;
-    assert_int_equal(safetensors_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
-    assert_non_null(safetensors_find(file, name));
-    safetensors_close(file);
+    struct checkpoint *file;
+    assert_int_equal(checkpoint_parse("safetensors", bytes.at, bytes.length, &file), STATUS_OK);
+    assert_non_null(checkpoint_find(file, name));
+    checkpoint_close(file);
     free(bytes.at);
     expect_refused(make_file(header, 3), "nnn\": data_offsets [0, 4], expected them within");
     free(header);
@@ -221,25 +221,25 @@ static void test_open(void **state)
 {
     (void)state;
     char folder[] = "/tmp/test_safetensors_XXXXXX", path[64];
-    struct safetensors *file;
+    struct checkpoint *file;
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/a.safetensors", folder);
 
-    assert_int_equal(safetensors_open(path, &file), STATUS_IO);
+    assert_int_equal(checkpoint_open(path, &file), STATUS_IO);
     assert_non_null(strstr(status_detail(STATUS_IO), "a.safetensors: No such file"));
-    assert_int_equal(safetensors_open(folder, &file), STATUS_IO);
+    assert_int_equal(checkpoint_open(folder, &file), STATUS_IO);
     assert_non_null(strstr(status_detail(STATUS_IO), "not a regular file"));
     write_file(path, "", 0);
-    assert_int_equal(safetensors_open(path, &file), STATUS_BAD_WEIGHTS);
+    assert_int_equal(checkpoint_open(path, &file), STATUS_BAD_WEIGHTS);
     assert_non_null(strstr(status_detail(STATUS_BAD_WEIGHTS), "the file is empty"));
 
     struct bytes bytes = make_file(good_header, 34);
     write_file(path, bytes.at, bytes.length);
-    assert_int_equal(safetensors_open(path, &file), STATUS_OK);
+    assert_int_equal(checkpoint_open(path, &file), STATUS_OK);
     check_good(file);
-    safetensors_close(file);
+    checkpoint_close(file);
     write_file(path, bytes.at, bytes.length - 1);
-    assert_int_equal(safetensors_open(path, &file), STATUS_BAD_WEIGHTS);
+    assert_int_equal(checkpoint_open(path, &file), STATUS_BAD_WEIGHTS);
     assert_null(file);
     assert_non_null(
         strstr(status_detail(STATUS_BAD_WEIGHTS), "a.safetensors: tensor \"w\": data_"));
@@ -260,13 +260,13 @@ static void test_out_of_memory(void **state)
 {
     (void)state;
     struct bytes bytes = make_file(good_header, 34);
-    struct safetensors *file = NULL;
+    struct checkpoint *file = NULL;
     enum status status = STATUS_OUT_OF_MEMORY;
     json_set_alloc_funcs(failing_malloc, free);
     int steps = 0;
     for (; status != STATUS_OK && steps < 1000; steps++) {
         allocations_left = steps;
-        status = safetensors_parse("safetensors", bytes.at, bytes.length, &file);
+        status = checkpoint_parse("safetensors", bytes.at, bytes.length, &file);
         // Jansson reports some of its failures as errors of syntax.
         assert_true(status == STATUS_OK || status == STATUS_OUT_OF_MEMORY ||
                     status == STATUS_BAD_WEIGHTS);
@@ -276,7 +276,7 @@ static void test_out_of_memory(void **state)
     }
     assert_int_equal(status, STATUS_OK);
     assert_true(steps > 20);
-    safetensors_close(file);
+    checkpoint_close(file);
     json_set_alloc_funcs(malloc, free);
     free(bytes.at);
 }

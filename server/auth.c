@@ -14,7 +14,7 @@
 enum { MAX_KEY_BYTES = 512, MAX_KEYS = 1024 };
 
 struct key {
-    char bytes[MAX_KEY_BYTES]; // no key holds a zero
+    unsigned char bytes[MAX_KEY_BYTES]; // no key holds a zero
 };
 
 struct keys {
@@ -150,9 +150,9 @@ static void read_bearer(const char *authorization, struct key *key)
 
 static bool equal(const struct key *a, const struct key *b)
 {
-    int difference = 0;
+    unsigned char difference = 0;
     for (int i = 0; i < MAX_KEY_BYTES; i++)
-        difference |= a->bytes[i] ^ b->bytes[i];
+        difference = (unsigned char)(difference | (a->bytes[i] ^ b->bytes[i]));
     return difference == 0;
 }
 

@@ -252,7 +252,7 @@ class Threads(Case):
                         for i in range(40):
                             name = f"{number}-{i}"
                             path = "/" + chance.choice("abcdef") * chance.randint(1, 900)
-                            if i % 8 == 0:
+                            if i == 20:
                                 answer = exchange(connection, "POST", "/classify", png(),
                                                   X_Request_Id=name)
                                 path = "/classify"

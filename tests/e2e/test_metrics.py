@@ -186,8 +186,8 @@ class Gauges(MetricsCase):
             self.check_sums(self.settled(server))
 
     def test_images_in_the_queue(self):
-        kind, form = multipart([(str(i), png(seed=i)) for i in range(60)])
-        with Server("--max-batch", 1, "--max-queue", 120) as server:
+        kind, form = multipart([(str(i), png(seed=i)) for i in range(12)])
+        with Server("--max-batch", 1, "--max-queue", 24) as server:
             def poll():
                 seen, end = set(), time.monotonic() + TIMEOUT
                 while len(seen) < 2 and time.monotonic() < end:
@@ -195,12 +195,12 @@ class Gauges(MetricsCase):
                 return seen
             seen, *answers = together(
                 lambda i: server.classify(form, Content_Type=kind) if i else poll(), range(3))
-            self.assertLessEqual(seen, {0, 60, 120})
+            self.assertLessEqual(seen, {0, 12, 24})
             self.assertGreater(len(seen), 1)
             self.assertEqual([answer.status for answer in answers], [200, 200])
             scrape = self.settled(server)
             self.check_sums(scrape)
-            self.assertEqual(scrape.value("images_total", outcome="ok"), 120)
+            self.assertEqual(scrape.value("images_total", outcome="ok"), 24)
 
     def test_clients_that_vanish(self):
         data = png(300, 300)
@@ -270,11 +270,11 @@ class Load(MetricsCase):
                 before = self.settled(server)
 
                 def client(number):
-                    order = requests * 3
+                    order = requests * 2
                     random.Random(number).shuffle(order)
                     return [(request, server.request(request[0], request[1], request[2],
                                                      **request[3])) for request in order]
-                seen = list(itertools.chain(*together(client, range(12))))
+                seen = list(itertools.chain(*together(client, range(8))))
                 scrape = self.settled(server)
         self.check_sums(scrape)
         self.check_requests(seen, before, scrape)

@@ -205,9 +205,11 @@ class Reload(KeyedCase):
 
         def reload():
             descriptors = self.server.descriptors()
-            for i in range(30):
-                self.hang_up("" if i % 3 == 2 else f"{KEY}\n" * (1 + 50 * (i % 3)))
-            stopped.set()
+            try:
+                for i in range(30):
+                    self.hang_up("" if i % 3 == 2 else f"{KEY}\n" * (1 + 50 * (i % 3)))
+            finally:
+                stopped.set()
             self.assertLessEqual(self.server.descriptors(), descriptors + 8)
         together(lambda i: client(i) if i else reload(), range(5))
         self.assertEqual(statuses, {200})

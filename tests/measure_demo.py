@@ -42,7 +42,7 @@ def gray_png(png_chunk, pixels, inverted):
 def classify(vitserve, options, variables, pictures):
     """The class that the server answers for each picture."""
     forms = [pictures[i:i + FORM] for i in range(0, len(pictures), FORM)]
-    with vitserve.Server("--max-queue", 1024, model=options, variables=variables) as server:
+    with vitserve.Server("--max-queue", 1024, "--request-timeout-ms", 600000, model=options, variables=variables) as server:
         def send(form):
             kind, body = vitserve.multipart([(f"{i}.png", data) for i, data in enumerate(form)])
             answer = server.classify(body, "?top_k=1", Content_Type=kind)

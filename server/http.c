@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -78,13 +77,11 @@ void http_add_header(struct http_response *response, const char *name, const cha
         return;
     va_list args;
     va_start(args, format);
-    vsnprintf(response->headers[response->n_headers].value,
-              sizeof response->headers[response->n_headers].value, format, args);
+    char *value = response->headers[response->n_headers].value;
+    vsnprintf(value, sizeof response->headers->value, format, args);
     va_end(args);
     response->headers[response->n_headers++].name = name;
 }
-
-// ---- the life of a request ----------------------------------------------------------------------
 
 static void choose_id(struct exchange *exchange, struct MHD_Connection *connection)
 {
@@ -140,6 +137,13 @@ static struct http_request describe(struct exchange *exchange, struct MHD_Connec
                                  .connection = connection};
 }
 
+// The library closes a connection that is silent for so long; it counts whole seconds.
+static void allow_silence(struct MHD_Connection *connection, int64_t ms)
+{
+    unsigned seconds = (unsigned)((ms + 999) / 1000);
+    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
+}
+
 static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *connection,
                               const char *method, const char *path, enum status refused)
 {
@@ -147,6 +151,7 @@ static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *
     struct http_request request = describe(exchange, connection, method, path);
     struct http_response response = {0};
     request.refused = refused;
+    allow_silence(connection, options->idle_timeout_ms);
     enum status status = options->handler(options->context, &request, &response);
     return queue_response(exchange, connection, status, &response);
 }
@@ -190,6 +195,9 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
         peer->used = true;
         atomic_fetch_sub(&server->fresh, 1);
     }
+    // A body that was promised holds its part of the budget: not for longer than it has time.
+    if (server->options.request_timeout_ms < server->options.idle_timeout_ms)
+        allow_silence(connection, server->options.request_timeout_ms);
     enum status status = begin_body(exchange, connection, method, path);
     return status == STATUS_OK ? MHD_YES : answer(exchange, connection, method, path, status);
 }
@@ -239,7 +247,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
                          enum MHD_RequestTerminationCode code)
 {
     (void)connection, (void)code;
-    struct http_server *server = context;
+    const struct http_server *server = context;
     struct exchange *exchange = *state;
     if (!exchange)
         return;
@@ -280,8 +288,6 @@ static void on_library_message(void *context, const char *format, va_list args)
     text[strcspn(text, "\n")] = '\0';
     log_debug("http: %s", text);
 }
-
-// ---- start and stop -----------------------------------------------------------------------------
 
 // The library takes the connection up on a thread of its own, later: it is counted here, where a
 // stop cannot miss it.

@@ -55,6 +55,30 @@ class Bodies(Case):
                 self.assertEqual(receive_all(slow), b"")
             self.check_good(server)
 
+    def test_a_silent_body(self):
+        """Who promises a body and says nothing more does not hold its part of the budget."""
+        with Server("--request-timeout-ms", 1000, model=MODEL) as server:
+            with server.open_socket() as slow:
+                slow.sendall(head(1000000) + b"x")
+                time.sleep(0.2)
+                self.assertGreater(metric(server, "vitserve_inflight_bytes"), 0)
+                start = time.monotonic()
+                self.assertEqual(receive_all(slow), b"")
+                self.assertLess(time.monotonic() - start, 4 * SLOW)
+                self.assertEqual(metric(server, "vitserve_inflight_bytes"), 0)
+
+    def test_a_connection_stays_open_between_requests(self):
+        with Server("--request-timeout-ms", 300, model=MODEL) as server:
+            with contextlib.closing(server.connect()) as connection:
+                connection.connect()
+                first = connection.sock
+                for _ in range(2):
+                    answer = exchange(connection, "POST", "/classify", png())
+                    self.assertEqual(answer.status, 200)
+                    time.sleep(2.5)
+                self.assertEqual(exchange(connection, "GET", "/healthz").status, 200)
+                self.assertIs(connection.sock, first)
+
     def test_a_full_budget_of_crawlers(self):
         """Bodies that were promised hold the budget; when their time is over it is free again."""
         data = png()

@@ -4,6 +4,7 @@
 
 #include "preprocess.h"
 #include "vit.h"
+#include <stdbool.h>
 
 struct catalog_entry {
     char name[64];
@@ -11,6 +12,8 @@ struct catalog_entry {
     struct preprocess preprocess;
     char labels[64];                   // which built-in list of class names; "" for none
     const char *weights, *weights_end; // the built-in checkpoint (safetensors); NULL for none
+    char url[128];                     // of the published checkpoint; "" for none that we know
+    char sha256[65];                   // its SHA-256, or the first 8 digits and more of it
 };
 
 struct catalog;
@@ -25,6 +28,9 @@ void catalog_close(struct catalog *catalog);
 // STATUS_USAGE if there is no such model: the detail lists those there are.
 enum status catalog_find(const struct catalog *catalog, const char *name,
                          const struct catalog_entry **entry) CHECKED;
+
+// Whether `text` is a SHA-256, or at least 8 digits of its beginning: lower-case hex.
+bool catalog_is_sha256(const char *text);
 
 // The names of K classes, line n = class n.
 struct labels;

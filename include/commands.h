@@ -7,7 +7,9 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DEVICE = 3 };
 
 int serve_main(const struct config *config);
 int bench_main(const struct config *config);
-int classify_main(const struct config *config, int count, char **paths);
+int classify_main(const struct config *config, int count, char **words);
+int pull_main(const struct config *config, int count, char **names);
+int healthcheck_main(const struct config *config);
 
 // Says on standard error what failed; returns the exit code for it.
 int exit_code(enum status status);

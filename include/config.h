@@ -14,6 +14,8 @@ enum command {
     COMMAND_CLASSIFY = 2,
     COMMAND_MODEL = 4,
     COMMAND_BENCH = 8,
+    COMMAND_PULL = 16,
+    COMMAND_HEALTHCHECK = 32,
 };
 
 // Strings belong to the struct. 0 stands for "choose" where the table's help says so.
@@ -46,7 +48,9 @@ struct config {
     int64_t logits; // vitserve classify
     char *batch;    // vitserve bench
     int64_t seconds;
-    int64_t format; // vitserve model: an enum report_format
+    int64_t format;     // vitserve model: an enum report_format
+    char *dir;          // vitserve pull; "" for weights_dir
+    char *url, *sha256; // "" for the catalogue's
 };
 
 // Reads file, environment and the flags of `command`; argv[0..argc) are the words after it. Words

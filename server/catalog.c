@@ -180,9 +180,35 @@ static enum status read_builtins(const struct section *section, struct catalog_e
     return STATUS_OK;
 }
 
+bool catalog_is_sha256(const char *text)
+{
+    const size_t length = strlen(text);
+    return length >= 8 && length <= 64 && strspn(text, "0123456789abcdef") == length;
+}
+
+// Where the checkpoint is published, if we know.
+static enum status read_download(json_t *object, struct catalog_entry *entry)
+{
+    static const char *const fields[] = {"url", "sha256_prefix", NULL};
+    const struct section section = {entry->name, "download", object};
+    if (!object)
+        return STATUS_OK;
+    TRY(check_keys(&section, fields));
+    const char *from = json_string_value(json_object_get(object, "url"));
+    const char *digits = json_string_value(json_object_get(object, "sha256_prefix"));
+    if (!from || strncmp(from, "https://", 8) != 0 || strlen(from) >= sizeof entry->url)
+        return bad_field(&section, "url", "expected at most 127 bytes of https://...");
+    if (!digits || !catalog_is_sha256(digits))
+        return bad_field(&section, "sha256_prefix", "expected 8..64 lower-case hex digits");
+    snprintf(entry->url, sizeof entry->url, "%s", from);
+    snprintf(entry->sha256, sizeof entry->sha256, "%s", digits);
+    return STATUS_OK;
+}
+
 static enum status read_entry(const char *name, json_t *object, struct catalog_entry *entry)
 {
-    static const char *const fields[] = {"architecture", "preprocess", "labels", "weights", NULL};
+    static const char *const fields[] = {"architecture", "preprocess", "labels",
+                                         "weights",      "download",   NULL};
     const struct section section = {name, "", object};
     if (snprintf(entry->name, sizeof entry->name, "%s", name) >= (int)sizeof entry->name)
         return bad_field(&section, "name", "expected at most 63 bytes");
@@ -190,6 +216,7 @@ static enum status read_entry(const char *name, json_t *object, struct catalog_e
     TRY(read_architecture(name, json_object_get(object, "architecture"), &entry->dims));
     TRY(read_preprocess(name, json_object_get(object, "preprocess"), entry->dims.S,
                         &entry->preprocess));
+    TRY(read_download(json_object_get(object, "download"), entry));
     return read_builtins(&section, entry);
 }
 

@@ -1,54 +1,44 @@
-// vitserve classify: pictures from files, no server.
+// vitserve classify: pictures from files, no server. A batch is decoded by several threads, runs,
+// and is printed, before the next one is looked at.
 
+#include "clock.h"
 #include "commands.h"
 #include "model.h"
+#include "pictures.h"
 #include "postprocess.h"
 #include "result.h"
 #include <errno.h>
-#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+enum { MAX_DECODERS = 256 };
 
 struct session {
     const struct config *config;
+    struct pictures pictures;
     struct model model;
     struct vit_run *run;
     uint8_t *pixels; // (max_batch, S, S, 3)
     struct result *results;
-    int max_batch, top_k;
-    int failed; // images
+    int max_batch, top_k, decoders;
+    bool json;
+
+    char **paths; // of the batch that is being decoded
+    int batch;
+    atomic_int next;
+
+    bool progress; // shown on standard error
+    int64_t start_ns;
+    size_t failed;        // images
+    char first_fail[600]; // "NAME: detail"
 };
 
-// The whole file as memory; *bytes is NULL for an empty one.
-static enum status map_file(const char *path, const uint8_t **bytes, size_t *length)
-{
-    struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    enum status status = STATUS_OK;
-    *bytes = NULL;
-    if (fd < 0 || fstat(fd, &info) != 0)
-        status = status_fail(STATUS_IO, "%s", strerror(errno));
-    else if (!S_ISREG(info.st_mode))
-        status = status_fail(STATUS_IO, "not a file");
-    *length = status == STATUS_OK ? (size_t)info.st_size : 0;
-    if (*length > 0) {
-        void *map = mmap(NULL, *length, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED)
-            status = status_fail(STATUS_IO, "%s", strerror(errno));
-        else
-            *bytes = map;
-    }
-    if (fd >= 0)
-        close(fd);
-    return status;
-}
-
-static enum status prepare_file(struct session *session, const char *path, struct result *result,
-                                uint8_t *pixels)
+static void prepare_file(struct session *session, const char *path, struct result *result,
+                         uint8_t *pixels)
 {
     struct image_limits limits = {.max_pixels = session->config->max_pixels,
                                   .apply_orientation = session->config->exif_orientation != 0,
@@ -57,33 +47,71 @@ static enum status prepare_file(struct session *session, const char *path, struc
     size_t length;
     *result = (struct result){0};
     snprintf(result->name, sizeof result->name, "%s", path);
-    enum status status = map_file(path, &bytes, &length);
+    enum status status = picture_map(path, &bytes, &length);
     if (status != STATUS_OK) {
         result_fail(result, status);
-        return status;
+        return;
     }
     status =
         result_prepare(result, bytes, length, &limits, &session->model.entry->preprocess, pixels);
-    if (bytes)
-        munmap((void *)(uintptr_t)bytes, length);
-    return status;
+    picture_unmap(bytes, length);
 }
 
-static void print_table(const struct session *session, const struct result *result)
+static void *prepare_files(void *argument)
 {
+    struct session *session = argument;
+    size_t side = (size_t)session->model.entry->dims.S, bytes = side * side * 3;
+    for (int i; (i = atomic_fetch_add(&session->next, 1)) < session->batch;)
+        prepare_file(session, session->paths[i], &session->results[i],
+                     session->pixels + bytes * (size_t)i);
+    return NULL;
+}
+
+// Fills results and pixels. A thread that cannot be started is done without.
+static void prepare_batch(struct session *session, int batch, char **paths)
+{
+    pthread_t threads[MAX_DECODERS];
+    int wanted = (session->decoders < batch ? session->decoders : batch) - 1, started = 0;
+    session->paths = paths;
+    session->batch = batch;
+    atomic_store(&session->next, 0);
+    while (started < wanted && pthread_create(&threads[started], NULL, prepare_files, session) == 0)
+        started++;
+    prepare_files(session);
+    while (started > 0)
+        pthread_join(threads[--started], NULL);
+}
+
+// A file's name can hold anything, a terminal shall not obey it.
+static void print_text(const char *text)
+{
+    for (; *text; text++)
+        putchar((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text);
+}
+
+static enum status print_table(const struct session *session, const struct result *result)
+{
+    print_text(result->name);
     if (result->status != STATUS_OK) {
-        printf("%s: %s\n", result->name, result->detail);
-        return;
+        fputs(": ", stdout);
+        print_text(result->detail);
+        putchar('\n');
+        return STATUS_OK;
     }
+    const int K = session->model.entry->dims.K;
     struct prediction *top = calloc((size_t)session->top_k, sizeof *top);
     if (!top)
-        return;
-    printf("%s (%d x %d)\n", result->name, result->width, result->height);
-    postprocess_top_k(result->logits, session->model.entry->dims.K, session->top_k, top);
-    for (int i = 0; i < session->top_k; i++)
-        printf("  %6.2f %%  %s (%d)\n", 100.0 * (double)top[i].probability,
-               labels_name(session->model.labels, top[i].class_index), top[i].class_index);
+        return status_fail(STATUS_OUT_OF_MEMORY, "classify: out of memory");
+    printf(" (%d x %d)\n", result->width, result->height);
+    postprocess_top_k(result->logits, K, session->top_k, top);
+    const int width = snprintf(NULL, 0, "%d", K - 1); // of the largest class
+    for (int i = 0; i < session->top_k; i++) {
+        printf("  %6.2f %%  %*d  ", 100.0 * (double)top[i].probability, width, top[i].class_index);
+        print_text(labels_name(session->model.labels, top[i].class_index));
+        putchar('\n');
+    }
     free(top);
+    return STATUS_OK;
 }
 
 static enum status print_json(const struct session *session, const struct result *result)
@@ -100,38 +128,68 @@ static enum status print_json(const struct session *session, const struct result
     return STATUS_OK;
 }
 
-// Classifies the `count` <= max_batch files as one batch, and prints them in order.
-static enum status classify_batch(struct session *session, int count, char **paths)
+static void count_failure(struct session *session, const struct result *result)
 {
-    size_t bytes = (size_t)session->model.entry->dims.S * (size_t)session->model.entry->dims.S * 3;
-    const float *logits = NULL;
-    int batch = 0;
-    for (int i = 0; i < count; i++) {
-        uint8_t *pixels = session->pixels + bytes * (size_t)batch;
-        if (prepare_file(session, paths[i], &session->results[i], pixels) == STATUS_OK)
-            TRY(vit_set_image(session->run, batch++, pixels));
-        else
-            session->failed++;
-    }
-    if (batch > 0)
-        TRY(vit_forward(session->run, batch, &logits));
-    for (int i = 0; i < count; i++) {
+    if (session->failed++ == 0)
+        snprintf(session->first_fail, sizeof session->first_fail, "%s: %s", result->name,
+                 result->detail);
+}
+
+static void hide_progress(const struct session *session)
+{
+    if (session->progress)
+        fputs("\r\033[K", stderr);
+}
+
+static void show_progress(const struct session *session, size_t done)
+{
+    double seconds = (double)(clock_ns() - session->start_ns) * 1e-9;
+    if (session->progress)
+        fprintf(stderr, "\r%zu/%zu images, %.0f/s\033[K", done, session->pictures.count,
+                (double)done / seconds);
+}
+
+static enum status print_batch(struct session *session, const float *logits)
+{
+    for (int i = 0; i < session->batch; i++) {
         struct result *result = &session->results[i];
         if (result->status == STATUS_OK) {
             result->logits = logits;
             logits += session->model.entry->dims.K;
+        } else {
+            count_failure(session, result);
         }
-        if (session->config->json)
-            TRY(print_json(session, result));
-        else
-            print_table(session, result);
+        TRY(session->json ? print_json(session, result) : print_table(session, result));
     }
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return status_fail(STATUS_IO, "standard output: %s", strerror(errno));
     return STATUS_OK;
 }
 
-static enum status open_session(struct session *session)
+// Classifies the `batch` <= max_batch files, and prints them in order.
+static enum status classify_batch(struct session *session, int batch, char **paths)
+{
+    size_t side = (size_t)session->model.entry->dims.S, bytes = side * side * 3;
+    const float *logits = NULL;
+    int good = 0;
+    prepare_batch(session, batch, paths);
+    for (int i = 0; i < batch; i++)
+        if (session->results[i].status == STATUS_OK)
+            TRY(vit_set_image(session->run, good++, session->pixels + bytes * (size_t)i));
+    if (good > 0)
+        TRY(vit_forward(session->run, good, &logits));
+    hide_progress(session);
+    return print_batch(session, logits);
+}
+
+static enum status open_session(struct session *session, int count, char **words)
 {
     const struct config *config = session->config;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    long decoders = config->decode_threads > 0 ? (long)config->decode_threads : cores;
+    session->decoders = decoders < MAX_DECODERS ? (int)decoders : MAX_DECODERS;
+    session->json = config->json || !isatty(STDOUT_FILENO);
+    TRY(pictures_init(&session->pictures, count, words));
     TRY(model_open(config, &session->model));
     const struct vit_dims *dims = &session->model.entry->dims;
     session->max_batch = config->max_batch > 0 ? (int)config->max_batch : 8;
@@ -140,24 +198,45 @@ static enum status open_session(struct session *session)
     session->pixels = calloc((size_t)session->max_batch, (size_t)dims->S * (size_t)dims->S * 3);
     if (!session->results || !session->pixels)
         return status_fail(STATUS_OUT_OF_MEMORY, "classify: out of memory");
+    session->progress =
+        isatty(STDERR_FILENO) && session->pictures.count > (size_t)session->max_batch;
+    session->start_ns = clock_ns();
     return vit_run_create(dims, &session->model.replicas[0].weights, session->max_batch,
                           &session->run);
 }
 
-int classify_main(const struct config *config, int count, char **paths)
+static enum status classify_all(struct session *session)
+{
+    size_t count = session->pictures.count;
+    for (size_t done = 0; done < count;) {
+        size_t left = count - done;
+        int batch = left < (size_t)session->max_batch ? (int)left : session->max_batch;
+        TRY(classify_batch(session, batch, session->pictures.paths + done));
+        done += (size_t)batch;
+        if (done < count)
+            show_progress(session, done);
+    }
+    if (session->failed > 0)
+        return status_fail(STATUS_IO, "%zu of %zu images failed, the first: %s", session->failed,
+                           count, session->first_fail);
+    return STATUS_OK;
+}
+
+int classify_main(const struct config *config, int count, char **words)
 {
     if (count == 0)
         return exit_code(status_fail(STATUS_USAGE, "classify: no image given"));
     struct session session = {.config = config};
-    enum status status = open_session(&session);
-    for (int i = 0; i < count && status == STATUS_OK; i += session.max_batch) {
-        int batch = count - i < session.max_batch ? count - i : session.max_batch;
-        status = classify_batch(&session, batch, paths + i);
-    }
-    int code = status != STATUS_OK ? exit_code(status) : session.failed ? EXIT_FAILED : EXIT_OK;
+    enum status status = open_session(&session, count, words);
+    if (status == STATUS_OK)
+        status = classify_all(&session);
+    if (status != STATUS_OK)
+        hide_progress(&session);
+    int code = status == STATUS_OK ? EXIT_OK : exit_code(status);
     vit_run_free(session.run);
     free(session.pixels);
     free(session.results);
     model_close(&session.model);
+    pictures_release(&session.pictures);
     return code;
 }

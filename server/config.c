@@ -1,4 +1,4 @@
-#include "config.h"
+#include "options.h"
 #include <errno.h>
 #include <jansson.h>
 #include <stddef.h>
@@ -6,121 +6,6 @@
 #include <string.h>
 
 extern char **environ;
-
-enum type { TEXT, NUMBER, CHOICE, DEVICE, FLAG };
-
-enum {
-    ANY = COMMAND_SERVE | COMMAND_CLASSIFY | COMMAND_MODEL | COMMAND_BENCH,
-    RUNS = ANY & ~COMMAND_MODEL,
-    PICTURES = COMMAND_SERVE | COMMAND_CLASSIFY,
-};
-
-struct option {
-    const char *name;
-    int commands;
-    enum type type;
-    size_t field;             // in struct config
-    const char *default_text; // of a TEXT, or one of the choices
-    int64_t default_number, min, max;
-    const char *choices; // "auto|cpu|cuda", numbered from 0
-    const char *help;
-};
-
-#define FIELD(name) offsetof(struct config, name)
-#define MIB         (INT64_C(1) << 20)
-#define GIB         (INT64_C(1) << 30)
-
-static const struct option table[] = {
-    {"config", ANY, TEXT, FIELD(config), .default_text = "",
-     .help = "JSON file of options: {\"max_batch\": 8}"},
-    {"model", ANY, TEXT, FIELD(model), .default_text = "fashion_vit",
-     .help = "an entry of config/models.json; the default has its weights built in"},
-    {"weights", RUNS, TEXT, FIELD(weights), .default_text = "",
-     .help = "checkpoint (.safetensors; torchvision or timm names); the default is what is built "
-             "in, or "
-             "NAME.safetensors in --weights-dir"},
-    {"weights-dir", RUNS, TEXT, FIELD(weights_dir), .default_text = "~/.cache/vitserve",
-     .help = "where checkpoints are looked for"},
-    {"random-weights", RUNS, TEXT, FIELD(random_weights), .default_text = "",
-     .help = "no file: weights from this seed, for benchmarks and tests"},
-    {"labels", PICTURES, TEXT, FIELD(labels), .default_text = "",
-     .help = "class names, line n = class n; the default is the model's"},
-    {"device", RUNS, DEVICE, FIELD(device), .default_text = "auto",
-     .choices = "auto|cpu|cuda|cuda:all|cuda:0",
-     .help = "what to compute on: cuda:0 is the first GPU, cuda:1 the next; only auto falls back"},
-    {"precision", RUNS, CHOICE, FIELD(precision), .default_text = "auto",
-     .choices = "auto|fp32|tf32|bf16|fp16|int8|fp8",
-     .help = "number format of the matrix products"},
-    {"threads", RUNS, NUMBER, FIELD(threads), .min = 0, .max = 4096,
-     .help = "threads of the CPU backend; 0: all cores"},
-    {"decode-threads", PICTURES, NUMBER, FIELD(decode_threads), .min = 0, .max = 4096,
-     .help = "images decoded at the same time; 0: as many as cores"},
-    {"max-batch", PICTURES, NUMBER, FIELD(max_batch), .min = 0, .max = 4096,
-     .help = "images in one batch; 0: measured, the largest that takes less than 250 ms, at most "
-             "256"},
-    {"max-queue", COMMAND_SERVE, NUMBER, FIELD(max_queue), .min = 0, .max = 1 << 20,
-     .help = "images in the server at once; 0: 4 x max-batch"},
-    {"exif-orientation", PICTURES, CHOICE, FIELD(exif_orientation), .default_text = "apply",
-     .choices = "ignore|apply", .help = "turn pictures as their camera meant them"},
-    {"fast-decode", PICTURES, FLAG, FIELD(fast_decode),
-     .help = "decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, nearly the same pixels"},
-    {"top-k", PICTURES, NUMBER, FIELD(top_k), .default_number = 5, .min = 1, .max = 1 << 20,
-     .help = "predictions per image"},
-    {"max-pixels", PICTURES, NUMBER, FIELD(max_pixels), .default_number = 64 * 1000 * 1000,
-     .min = 1, .max = INT64_C(1) << 31, .help = "largest picture, width x height"},
-    {"listen", COMMAND_SERVE, TEXT, FIELD(listen), .default_text = "127.0.0.1",
-     .help = "address to listen on"},
-    {"port", COMMAND_SERVE, NUMBER, FIELD(port), .default_number = 8080, .min = 0, .max = 65535,
-     .help = "0 picks a free one"},
-    {"admin-port", COMMAND_SERVE, NUMBER, FIELD(admin_port), .default_number = -1, .min = -1,
-     .max = 65535,
-     .help =
-         "a second listener for /healthz, /readyz and /metrics alone; -1: none, 0: a free port"},
-    {"max-body-bytes", COMMAND_SERVE, NUMBER, FIELD(max_body_bytes), .default_number = 32 * MIB,
-     .min = 1, .max = 4 * GIB, .help = "of one request"},
-    {"max-images", COMMAND_SERVE, NUMBER, FIELD(max_images), .default_number = 64, .min = 1,
-     .max = 4096, .help = "of one request"},
-    {"max-inflight-bytes", COMMAND_SERVE, NUMBER, FIELD(max_inflight_bytes),
-     .default_number = 512 * MIB, .min = 1, .max = 1024 * GIB,
-     .help = "request bodies in memory at once"},
-    {"max-connections", COMMAND_SERVE, NUMBER, FIELD(max_connections), .default_number = 4096,
-     .min = 1, .max = 1 << 20, .help = "open at once"},
-    {"idle-timeout-ms", COMMAND_SERVE, NUMBER, FIELD(idle_timeout_ms), .default_number = 60000,
-     .min = 1000, .max = 3600000, .help = "a connection silent for longer is closed"},
-    {"request-timeout-ms", COMMAND_SERVE, NUMBER, FIELD(request_timeout_ms),
-     .default_number = 10000, .min = 1, .max = 3600000,
-     .help = "from a request's headers to its answer; what waits in the queue longer is dropped"},
-    {"drain-delay-ms", COMMAND_SERVE, NUMBER, FIELD(drain_delay_ms), .min = 0, .max = 3600000,
-     .help = "after SIGTERM: how long requests are still taken, with /readyz at 503"},
-    {"drain-timeout-ms", COMMAND_SERVE, NUMBER, FIELD(drain_timeout_ms), .default_number = 30000,
-     .min = 0, .max = 3600000, .help = "how long a stop waits for requests in work"},
-    {"tls-cert", COMMAND_SERVE, TEXT, FIELD(tls_cert), .default_text = "",
-     .help = "PEM file of the certificate chain: serve HTTPS; with --tls-key"},
-    {"tls-key", COMMAND_SERVE, TEXT, FIELD(tls_key), .default_text = "",
-     .help = "PEM file of its private key"},
-    {"api-key-file", COMMAND_SERVE, TEXT, FIELD(api_key_file), .default_text = "",
-     .help =
-         "one key a line, # comments: requests need \"Authorization: Bearer KEY\"; read again on "
-         "SIGHUP"},
-    {"cors-origin", COMMAND_SERVE, TEXT, FIELD(cors_origin), .default_text = "",
-     .help = "web pages of this origin may call the server; * for any"},
-    {"log-level", ANY, CHOICE, FIELD(log_level), .default_text = "info",
-     .choices = "error|warning|info|debug", .help = "how much goes to standard error"},
-    {"log-format", ANY, CHOICE, FIELD(log_format), .default_text = "text", .choices = "text|json",
-     .help = "of the lines on standard error"},
-    {"print-config", COMMAND_SERVE, FLAG, FIELD(print_config),
-     .help = "print every option with its value as JSON, and exit"},
-    {"json", COMMAND_CLASSIFY | COMMAND_BENCH, FLAG, FIELD(json), .help = "for programs to read"},
-    {"logits", COMMAND_CLASSIFY, FLAG, FIELD(logits), .help = "with --json: the logits too"},
-    {"batch", COMMAND_BENCH, TEXT, FIELD(batch), .default_text = "1,2,4,8,16,32",
-     .help = "batch sizes to run"},
-    {"seconds", COMMAND_BENCH, NUMBER, FIELD(seconds), .default_number = 3, .min = 1, .max = 3600,
-     .help = "for each batch size"},
-    {"format", COMMAND_MODEL, CHOICE, FIELD(format), .default_text = "text",
-     .choices = "text|json|markdown|svg", .help = "of the breakdown"},
-};
-
-#define N_OPTIONS (sizeof table / sizeof *table)
 
 static char **text_field(struct config *config, const struct option *option)
 {
@@ -177,16 +62,17 @@ static enum status set_text(char **field, const char *text)
 static enum status set_option(struct config *config, const struct option *option, const char *text,
                               const char *where)
 {
-    if (option->type == TEXT)
+    if (option->type == OPTION_TEXT)
         return set_text(text_field(config, option), text);
     int64_t number;
-    if (option->type == CHOICE || option->type == DEVICE) {
-        number = option->type == DEVICE ? device_number(text) : choice_index(option->choices, text);
+    if (option->type == OPTION_CHOICE || option->type == OPTION_DEVICE) {
+        number = option->type == OPTION_DEVICE ? device_number(text)
+                                               : choice_index(option->choices, text);
         if (number < 0)
             return status_fail(STATUS_USAGE, "%s: \"%s\" is none of %s", where, text,
                                option->choices);
     } else {
-        int64_t max = option->type == FLAG ? 1 : option->max;
+        int64_t max = option->type == OPTION_FLAG ? 1 : option->max;
         char *end;
         errno = 0;
         number = strtoll(text, &end, 10);
@@ -201,11 +87,11 @@ static enum status set_option(struct config *config, const struct option *option
 static enum status set_defaults(struct config *config)
 {
     *config = (struct config){0};
-    for (size_t i = 0; i < N_OPTIONS; i++) {
-        if (table[i].default_text)
-            TRY(set_option(config, &table[i], table[i].default_text, table[i].name));
+    for (size_t i = 0; i < options_count; i++) {
+        if (options[i].default_text)
+            TRY(set_option(config, &options[i], options[i].default_text, options[i].name));
         else
-            *number_field(config, &table[i]) = table[i].default_number;
+            *number_field(config, &options[i]) = options[i].default_number;
     }
     return STATUS_OK;
 }
@@ -220,9 +106,9 @@ static const struct option *find_option(const char *name, char separator)
         return NULL;
     for (size_t i = 0; i <= length; i++)
         wanted[i] = name[i] == separator ? '-' : name[i];
-    for (size_t i = 0; i < N_OPTIONS; i++)
-        if (strcasecmp(table[i].name, wanted) == 0)
-            return &table[i];
+    for (size_t i = 0; i < options_count; i++)
+        if (strcasecmp(options[i].name, wanted) == 0)
+            return &options[i];
     return NULL;
 }
 
@@ -232,11 +118,11 @@ static enum status read_member(struct config *config, const char *path, const ch
     const struct option *option = find_option(name, '_');
     char where[4200], number[32];
     snprintf(where, sizeof where, "%s: \"%s\"", path, name);
-    if (!option || option->field == FIELD(config))
+    if (!option || option->field == offsetof(struct config, config))
         return status_fail(STATUS_USAGE, "%s is no option", where);
     if (json_is_string(value))
         return set_option(config, option, json_string_value(value), where);
-    if (json_is_boolean(value) && option->type == FLAG)
+    if (json_is_boolean(value) && option->type == OPTION_FLAG)
         return set_option(config, option, json_is_true(value) ? "1" : "0", where);
     if (!json_is_integer(value))
         return status_fail(STATUS_USAGE, "%s is neither text nor a whole number", where);
@@ -299,7 +185,7 @@ static enum status read_flag(struct config *config, enum command command, int ar
                            flag);
     if (value)
         return set_option(config, option, value + 1, where);
-    if (option->type == FLAG)
+    if (option->type == OPTION_FLAG)
         return set_option(config, option, "1", where);
     if (*i + 1 >= argc)
         return status_fail(STATUS_USAGE, "%s needs a value", where);
@@ -348,27 +234,27 @@ enum status config_read(struct config *config, enum command command, int argc, c
 
 void config_release(struct config *config)
 {
-    for (size_t i = 0; i < N_OPTIONS; i++)
-        if (table[i].type == TEXT)
-            free(*text_field(config, &table[i]));
+    for (size_t i = 0; i < options_count; i++)
+        if (options[i].type == OPTION_TEXT)
+            free(*text_field(config, &options[i]));
     *config = (struct config){0};
 }
 
 void config_print_help(enum command command, FILE *out)
 {
-    for (size_t i = 0; i < N_OPTIONS; i++) {
-        const struct option *option = &table[i];
+    for (size_t i = 0; i < options_count; i++) {
+        const struct option *option = &options[i];
         if (!(option->commands & (int)command))
             continue;
         char value[64] = "";
-        if (option->type == TEXT)
+        if (option->type == OPTION_TEXT)
             snprintf(value, sizeof value, " TEXT");
-        else if (option->type == CHOICE || option->type == DEVICE)
+        else if (option->type == OPTION_CHOICE || option->type == OPTION_DEVICE)
             snprintf(value, sizeof value, " %s", option->choices);
-        else if (option->type == NUMBER)
+        else if (option->type == OPTION_NUMBER)
             snprintf(value, sizeof value, " N");
         fprintf(out, "  --%s%s\n        %s", option->name, value, option->help);
-        if (option->type == NUMBER)
+        if (option->type == OPTION_NUMBER)
             fprintf(out, " (%lld to %lld, default %lld)", (long long)option->min,
                     (long long)option->max, (long long)option->default_number);
         else if (option->default_text && *option->default_text)
@@ -379,15 +265,15 @@ void config_print_help(enum command command, FILE *out)
 
 static json_t *option_json(struct config *config, const struct option *option)
 {
-    if (option->type == TEXT)
+    if (option->type == OPTION_TEXT)
         return json_string(*text_field(config, option));
     int64_t number = *number_field(config, option);
-    if (option->type == NUMBER)
+    if (option->type == OPTION_NUMBER)
         return json_integer(number);
-    if (option->type == FLAG)
+    if (option->type == OPTION_FLAG)
         return json_boolean(number != 0);
     char name[32];
-    if (option->type == DEVICE && number >= DEVICE_GPU)
+    if (option->type == OPTION_DEVICE && number >= DEVICE_GPU)
         snprintf(name, sizeof name, "cuda:%lld", (long long)number - DEVICE_GPU);
     else
         choice_name(option->choices, number, name, sizeof name);
@@ -398,12 +284,12 @@ enum status config_print_json(const struct config *config, FILE *out)
 {
     struct config *fields = (struct config *)(uintptr_t)config; // only read
     json_t *root = json_object();
-    for (size_t i = 0; i < N_OPTIONS; i++) {
+    for (size_t i = 0; i < options_count; i++) {
         char name[64];
-        snprintf(name, sizeof name, "%s", table[i].name);
+        snprintf(name, sizeof name, "%s", options[i].name);
         for (char *c = name; *c; c++)
             *c = *c == '-' ? '_' : *c;
-        json_object_set_new(root, name, option_json(fields, &table[i]));
+        json_object_set_new(root, name, option_json(fields, &options[i]));
     }
     char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);

@@ -6,10 +6,13 @@
 
 static const char usage[] =
     "usage: vitserve [serve] [options]            the server\n"
-    "       vitserve classify [options] IMAGE...  the classes of pictures, without a server\n"
+    "       vitserve classify [options] IMAGE...  pictures in files and directories, no server\n"
     "       vitserve model [options]              the parameters of a model\n"
     "       vitserve bench [options]              engine speed, without HTTP\n"
-    "       vitserve --version | --help | COMMAND --help\n";
+    "       vitserve pull [options] NAME          download the weights of a model\n"
+    "       vitserve healthcheck [options]        whether the server on this machine is ready\n"
+    "       vitserve --version | --help | COMMAND --help\n"
+    "exit code: 0 done, 1 failed, 2 wrong usage, 3 the device failed while serving\n";
 
 static enum status print_model(const struct config *config, const struct catalog *catalog)
 {
@@ -34,7 +37,7 @@ static int model_main(const struct config *config)
 
 static int run(enum command command, const struct config *config, int count, char **words)
 {
-    if (command != COMMAND_CLASSIFY && count > 0)
+    if (command != COMMAND_CLASSIFY && command != COMMAND_PULL && count > 0)
         return exit_code(
             status_fail(STATUS_USAGE, "\"%s\" is neither a command nor an option", words[0]));
     log_set((enum log_level)config->log_level, (enum log_format)config->log_format);
@@ -42,10 +45,12 @@ static int run(enum command command, const struct config *config, int count, cha
         enum status status = config_print_json(config, stdout);
         return status == STATUS_OK ? EXIT_OK : exit_code(status);
     }
-    return command == COMMAND_CLASSIFY ? classify_main(config, count, words)
-           : command == COMMAND_MODEL  ? model_main(config)
-           : command == COMMAND_BENCH  ? bench_main(config)
-                                       : serve_main(config);
+    return command == COMMAND_CLASSIFY      ? classify_main(config, count, words)
+           : command == COMMAND_MODEL       ? model_main(config)
+           : command == COMMAND_BENCH       ? bench_main(config)
+           : command == COMMAND_PULL        ? pull_main(config, count, words)
+           : command == COMMAND_HEALTHCHECK ? healthcheck_main(config)
+                                            : serve_main(config);
 }
 
 static bool wants_help(int argc, char **argv)
@@ -61,10 +66,9 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         enum command command;
-    } commands[] = {{"serve", COMMAND_SERVE},
-                    {"classify", COMMAND_CLASSIFY},
-                    {"model", COMMAND_MODEL},
-                    {"bench", COMMAND_BENCH}};
+    } commands[] = {{"serve", COMMAND_SERVE}, {"classify", COMMAND_CLASSIFY},
+                    {"model", COMMAND_MODEL}, {"bench", COMMAND_BENCH},
+                    {"pull", COMMAND_PULL},   {"healthcheck", COMMAND_HEALTHCHECK}};
     enum command command = COMMAND_SERVE;
     int first = 1;
     for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof *commands; i++)

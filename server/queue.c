@@ -19,6 +19,7 @@ struct queue {
     int n_free;
     struct job *first, *last; // waiting, oldest first
     int n_waiting;
+    int batches; // in work
     bool closed, failed;
     double seconds_per_image; // moving average over batches, 0 before the first
 };
@@ -202,6 +203,7 @@ static int take_waiting(struct queue *queue, struct job **jobs, int max_batch)
     if (!queue->first)
         queue->last = NULL;
     queue->n_waiting -= count;
+    queue->batches += count > 0;
     pthread_mutex_unlock(&queue->mutex);
     return count;
 }
@@ -226,10 +228,15 @@ static int drop_cancelled(struct queue *queue, struct job **jobs, int count)
 
 int queue_take(struct queue *queue, struct job **jobs, int max_batch)
 {
-    int count, kept = 0;
-    while (kept == 0 && (count = take_waiting(queue, jobs, max_batch)) > 0)
-        kept = drop_cancelled(queue, jobs, count);
-    return kept;
+    for (;;) {
+        int count = take_waiting(queue, jobs, max_batch);
+        int kept = drop_cancelled(queue, jobs, count);
+        if (kept > 0 || count == 0)
+            return kept;
+        pthread_mutex_lock(&queue->mutex);
+        queue->batches--;
+        pthread_mutex_unlock(&queue->mutex);
+    }
 }
 
 void queue_finish(struct queue *queue, struct job **jobs, int count, enum status status)
@@ -239,7 +246,8 @@ void queue_finish(struct queue *queue, struct job **jobs, int count, enum status
 
     int64_t now = clock_ns();
     pthread_mutex_lock(&queue->mutex);
-    double seconds = (double)(now - jobs[0]->taken_ns) * 1e-9 / count;
+    double seconds = (double)(now - jobs[0]->taken_ns) * 1e-9 / count / queue->batches;
+    queue->batches--;
     queue->seconds_per_image = queue->seconds_per_image > 0.0
                                    ? (1.0 - newest) * queue->seconds_per_image + newest * seconds
                                    : seconds;
@@ -293,7 +301,7 @@ int queue_length(struct queue *queue)
 int queue_retry_after(struct queue *queue)
 {
     pthread_mutex_lock(&queue->mutex);
-    double seconds = queue->seconds_per_image * queue->n_waiting;
+    double seconds = queue->seconds_per_image * (queue->capacity - queue->n_free);
     pthread_mutex_unlock(&queue->mutex);
     return seconds < 1.0 ? 1 : seconds > 3600.0 ? 3600 : (int)(seconds + 0.999);
 }

@@ -73,6 +73,31 @@ static void test_entries(void **state)
     catalog_close(NULL);
 }
 
+// The name of each published file ends in the first digits of its SHA-256.
+static void test_downloads(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32",
+                                        "deit_tiny_patch16_224"};
+    static const char *const without[] = {"vit_h_14", "fashion_vit"};
+    struct catalog *catalog = open_ok();
+    const struct catalog_entry *entry;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char end[96];
+        assert_int_equal(catalog_find(catalog, names[i], &entry), STATUS_OK);
+        assert_int_equal(strlen(entry->sha256), 8);
+        snprintf(end, sizeof end, "/%s-%s.pth", names[i], entry->sha256);
+        assert_true(strlen(entry->url) > strlen(end));
+        assert_string_equal(entry->url + strlen(entry->url) - strlen(end), end);
+    }
+    for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
+        assert_int_equal(catalog_find(catalog, without[i], &entry), STATUS_OK);
+        assert_string_equal(entry->url, "");
+        assert_string_equal(entry->sha256, "");
+    }
+    catalog_close(catalog);
+}
+
 static void test_unknown_model(void **state)
 {
     (void)state;
@@ -127,6 +152,19 @@ static const struct {
     {"\"labels\"", "\"weights\": \"x\", \"labels\"",
      "vit_b_16: weights: expected the name of a built-in checkpoint"},
     {"\"labels\"", "\"weights\": 1, \"labels\"", "vit_b_16: weights: expected the name"},
+    {"\"download\": {", "\"download\": 1, \"x\": {", "vit_b_16: x: unknown field"},
+    {"\"url\": \"", "\"bytes\": 1, \"url\": \"", "download.bytes: unknown field"},
+    {"https://", "http://", "vit_b_16: download.url: expected at most 127 bytes of https://..."},
+    {"https://",
+     "https://0123456789012345678901234567890123456789012345678901234567890123456789012",
+     "download.url: expected at most 127 bytes"},
+    {"\"url\"", "\"sha256_prefix\"", "duplicate object key"},
+    {"\"c867db91\"", "1", "download.sha256_prefix: expected 8..64 lower-case hex digits"},
+    {"\"c867db91\"", "\"c867db9\"", "download.sha256_prefix: expected 8..64"},
+    {"\"c867db91\"", "\"c867db9 \"", "download.sha256_prefix: expected 8..64"},
+    {"\"c867db91\"", "\"C867DB91\"", "download.sha256_prefix: expected 8..64"},
+    {"\"c867db91\"", "\"01234567890123456789012345678901234567890123456789012345678901234\"",
+     "download.sha256_prefix: expected 8..64"},
     {"vit_b_16", "a_name_that_is_longer_than_the_sixty_three_bytes_for_which_there_is_room",
      "name: expected at most 63 bytes"},
 };
@@ -271,9 +309,10 @@ static void test_label_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_entries),         cmocka_unit_test(test_unknown_model),
-        cmocka_unit_test(test_bad_models_json), cmocka_unit_test(test_builtin_labels),
-        cmocka_unit_test(test_builtin_weights), cmocka_unit_test(test_label_files),
+        cmocka_unit_test(test_entries),        cmocka_unit_test(test_downloads),
+        cmocka_unit_test(test_unknown_model),  cmocka_unit_test(test_bad_models_json),
+        cmocka_unit_test(test_builtin_labels), cmocka_unit_test(test_builtin_weights),
+        cmocka_unit_test(test_label_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

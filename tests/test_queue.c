@@ -161,6 +161,28 @@ static void test_deadline(void **state)
     queue_free(queue);
 }
 
+// From the rate of the batches so far, and how many images are ahead.
+static void test_retry_after(void **state)
+{
+    (void)state;
+    enum { SECONDS_100 = 30 }; // of one image
+    struct queue *queue = open_queue();
+    struct job *jobs[CAPACITY], *batch[1];
+    struct ticket ticket;
+    assert_int_equal(queue_reserve(queue, &patient, CAPACITY, jobs, &ticket), STATUS_OK);
+    assert_int_equal(queue_retry_after(queue), 1);
+    queue_submit(jobs[0]);
+    assert_int_equal(queue_take(queue, batch, 1), 1);
+    usleep(SECONDS_100 * 10 * 1000);
+    queue_finish(queue, batch, 1, STATUS_OK);
+    assert_in_range(queue_retry_after(queue), SECONDS_100 * CAPACITY / 100,
+                    4 * SECONDS_100 * CAPACITY / 100);
+    ticket_wait(&ticket);
+    ticket_release(&ticket);
+    assert_int_equal(queue_retry_after(queue), 1);
+    queue_free(queue);
+}
+
 static bool is_gone(void *context)
 {
     return *(bool *)context;
@@ -280,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_wait_without_jobs),
         cmocka_unit_test(test_fail),
         cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_retry_after),
         cmocka_unit_test(test_gone),
         cmocka_unit_test(test_many_threads),
     };

@@ -1,6 +1,9 @@
 // A load generator for HTTP servers: posts files, and says what came back and how late.
 //
-//   load HOST:PORT [options] FILE...
+//   load HOST:PORT (--clients N | --rate R) [--seconds S] [--connections N] [--timeout-ms T]
+//        [--seed N] [--path P] [--header H] FILE...
+//
+// prints a line for each request: an HTTP status, or what went wrong, and the latency in ms.
 //
 // Closed loop (--clients N): N clients, each of which sends its next request when it has its
 // answer. Open loop (--rate R): requests start at the times of a Poisson process, whatever the
@@ -9,7 +12,7 @@
 //
 // DESIGN. One thread and epoll. `waiting` requests have an intended start and no connection yet;
 // a connection takes the oldest. What a request was answered, or which way it failed, and when,
-// is one record; the report is made of the records at the end.
+// is one record; they are printed at the end.
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -355,55 +358,19 @@ static void run(void)
     }
 }
 
-// ---- the report ---------------------------------------------------------------------------------
+// ---- arguments and report -----------------------------------------------------------------------
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double percentile(const double *sorted, size_t count, double p)
-{
-    size_t rank = (size_t)ceil(p / 100 * (double)count);
-    return count ? sorted[rank ? rank - 1 : 0] : 0.0;
-}
-
-static void print_outcome(int outcome, const char *comma)
+static void report(void)
 {
     static const char *const failures[FAILURES] = {[CONNECT_FAILED] = "connect",
                                                    [CONNECTION_LOST] = "lost",
                                                    [TIMED_OUT] = "timeout",
                                                    [NO_HTTP] = "no_http"};
-    double *ms = must(malloc(sizeof *ms * (load.n_records + 1)));
-    size_t n = 0;
     for (size_t i = 0; i < load.n_records; i++)
-        if (load.records[i].outcome == outcome)
-            ms[n++] = load.records[i].ms;
-    qsort(ms, n, sizeof *ms, compare);
-    char name[16];
-    snprintf(name, sizeof name, "%d", outcome);
-    printf("%s\n  \"%s\": {\"count\": %zu, \"per_second\": %.2f, \"ms_p50\": %.2f, "
-           "\"ms_p90\": %.2f, \"ms_p99\": %.2f, \"ms_p999\": %.2f, \"ms_max\": %.2f}",
-           comma, outcome < FAILURES ? failures[outcome] : name, n, (double)n / load.seconds,
-           percentile(ms, n, 50), percentile(ms, n, 90), percentile(ms, n, 99),
-           percentile(ms, n, 99.9), n ? ms[n - 1] : 0.0);
-    free(ms);
-}
-
-static void report(void)
-{
-    const char *comma = "";
-    printf("{\"seconds\": %g, \"rate\": %g, \"clients\": %d, \"requests\": %zu, \"outcomes\": {",
-           load.seconds, load.rate, load.clients, load.n_records);
-    for (int outcome = 1; outcome < 600; outcome++)
-        for (size_t i = 0; i < load.n_records; i++)
-            if (load.records[i].outcome == outcome) {
-                print_outcome(outcome, comma);
-                comma = ",";
-                break;
-            }
-    printf("}}\n");
+        if (load.records[i].outcome < FAILURES)
+            printf("%s %.3f\n", failures[load.records[i].outcome], load.records[i].ms);
+        else
+            printf("%d %.3f\n", load.records[i].outcome, load.records[i].ms);
 }
 
 static void read_arguments(int argc, char **argv)
@@ -447,8 +414,7 @@ static void read_arguments(int argc, char **argv)
             exit(2);
         }
     if (argc - optind < 2 || (load.rate > 0) == (load.clients > 0) || load.max_connections < 1)
-        die("usage", "load HOST:PORT (--clients N | --rate R) [--seconds S] [--connections N] "
-                     "[--timeout-ms T] [--seed N] [--path P] [--header H] FILE...");
+        die("usage", "see the top of tests/bench/load.c");
     resolve(argv[optind]);
     for (int i = optind + 1; i < argc; i++)
         add_file(argv[i]);

@@ -2,17 +2,18 @@
 
 import contextlib
 import json
-import math
-import pathlib
 import re
+import socket
 import tempfile
+import threading
+import time
 import unittest
 import xml.etree.ElementTree
 
-from vitserve import MODEL, Case, Server, jpeg, png, run
+from vitserve import Case, Server, png, run
 
-OPTION = re.compile(r"^  --([a-z-]+)", re.MULTILINE)
-COMMANDS = ("serve", "classify", "model", "bench")
+OPTION = re.compile(r"^  --([a-z0-9-]+)", re.MULTILINE)
+COMMANDS = ("serve", "classify", "model", "bench", "pull", "healthcheck")
 
 
 class CommandLineCase(Case):
@@ -37,23 +38,30 @@ class Help(CommandLineCase):
         finished = run(*arguments, "--help")
         self.assertEqual((finished.returncode, finished.stderr), (0, ""))
         self.assertTrue(finished.stdout.startswith("usage: vitserve "))
+        for command in COMMANDS:
+            self.assertRegex(finished.stdout, rf"vitserve \[?{command}\b")
         return set(OPTION.findall(finished.stdout))
 
     def test_every_command_lists_its_options(self):
-        common = {"config", "model", "log-level"}
+        every = {"config", "log-level", "log-format"}
+        common = every | {"model"}
         engine = common | {"weights", "weights-dir", "random-weights", "device", "precision",
                            "threads"}
         images = engine | {"labels", "top-k", "max-batch", "max-pixels", "decode-threads",
                            "exif-orientation", "fast-decode"}
         wanted = {"serve": images | {"listen", "port", "max-queue", "max-body-bytes",
                                      "max-images", "max-inflight-bytes", "max-connections",
-                                     "drain-timeout-ms", "print-config"},
+                                     "drain-timeout-ms", "drain-delay-ms", "request-timeout-ms",
+                                     "idle-timeout-ms", "admin-port", "api-key-file", "tls-cert",
+                                     "tls-key", "cors-origin", "print-config"},
                   "classify": images | {"json", "logits"},
                   "model": common | {"format"},
-                  "bench": engine | {"json", "batch", "seconds"}}
+                  "bench": engine | {"json", "batch", "seconds"},
+                  "pull": every | {"weights-dir", "dir", "url", "sha256"},
+                  "healthcheck": every | {"listen", "port", "admin-port"}}
         listed = {command: self.options_of(command) for command in COMMANDS}
         for command in COMMANDS:
-            self.assertLessEqual(wanted[command], listed[command], command)
+            self.assertEqual(wanted[command], listed[command], command)
         self.assertNotIn("port", listed["classify"])
         self.assertNotIn("json", listed["serve"])
         self.assertEqual(self.options_of(), listed["serve"])
@@ -97,6 +105,7 @@ class Options(CommandLineCase):
         self.check_usage(["serve", "--prot", "80"], "--prot")
         self.check_usage(["--prot=80"], "--prot=80")
         self.check_usage(["serve", "--json"], "--json")
+        self.check_usage(["healthcheck", "--model", "vit_b_16"], "--model")
         self.check_usage(["classify", "--port", "80", "x.jpg"], "--port")
         self.check_usage(["model", "--top-k=5"], "--top-k")
         self.check_usage(["serve", "--port"], "--port", "value")
@@ -105,6 +114,7 @@ class Options(CommandLineCase):
         self.check_usage(["server"], '"server"')
         self.check_usage(["serve", "x.jpg"], '"x.jpg"')
         self.check_usage(["model", "vit_b_16"], '"vit_b_16"')
+        self.check_usage(["healthcheck", "localhost"], '"localhost"')
         self.check_usage(["-v"], '"-v"')
         self.check_usage(["classify"], "no image")
 
@@ -167,95 +177,6 @@ class Options(CommandLineCase):
                 self.assertEqual(runtime["max_batch"], 3)
 
 
-class Classify(CommandLineCase):
-    def setUp(self):
-        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.files = {"good.png": png(), "good.jpg": jpeg(), "empty.png": b"", "bad.png": b"bad",
-                      "cut.png": png()[:80], "--top-k": png(seed=2), "caf\u00e9.png": png(seed=3)}
-        for name, data in self.files.items():
-            (self.folder / name).write_bytes(data)
-        (self.folder / "folder").mkdir()
-        self.enterContext(contextlib.chdir(self.folder))
-
-    def classify(self, *arguments):
-        return run("classify", *MODEL, *arguments)
-
-    def test_table(self):
-        finished = self.classify("good.png", "good.jpg", "--top-k", 3)
-        self.assertEqual(finished.returncode, 0, finished.stderr)
-        lines = finished.stdout.splitlines()
-        self.assertEqual(len(lines), 8)
-        self.assertEqual((lines[0], lines[4]), ("good.png (40 x 30)", "good.jpg (64 x 48)"))
-        shares = []
-        for line in lines[1:4] + lines[5:]:
-            self.assertRegex(line, r"\A +\d+\.\d\d %  .+ \(\d+\)\Z")
-            shares.append(float(line.split()[0]))
-        self.assertEqual(shares[:3], sorted(shares[:3], reverse=True))
-
-    def test_json(self):
-        finished = self.classify("--json", "good.png", "caf\u00e9.png")
-        self.assertEqual(finished.returncode, 0, finished.stderr)
-        answers = [json.loads(line) for line in finished.stdout.splitlines()]
-        self.assertEqual([answer["results"][0]["name"] for answer in answers],
-                         ["good.png", "caf\u00e9.png"])
-        for answer in answers:
-            self.assertEqual(set(answer), {"model", "results"})
-            (result,) = answer["results"]
-            self.assertEqual(set(result), {"name", "width", "height", "predictions"})
-            self.assertEqual(len(result["predictions"]), 5)
-        finished = self.classify("--json", "--logits", "--top-k", 5000, "good.png")
-        (result,) = json.loads(finished.stdout)["results"]
-        self.assertEqual((len(result["logits"]), len(result["predictions"])), (1000, 1000))
-        total = math.fsum(prediction["probability"] for prediction in result["predictions"])
-        self.assertAlmostEqual(total, 1.0, places=5)
-
-    def test_bad_files_beside_good_ones(self):
-        names = ["missing.png", "good.png", "folder", "empty.png", "bad.png", "cut.png",
-                 "good.jpg"]
-        finished = self.classify("--max-batch", 2, "--top-k", 1, *names)
-        self.assertEqual(finished.returncode, 1)
-        lines = finished.stdout.splitlines()
-        self.assertEqual(len(lines), 9)
-        for line, start in zip((lines[0], lines[1], *lines[3:8]),
-                               ("missing.png: No such file", "good.png (40 x 30)",
-                                "folder: not a file", "empty.png: ", "bad.png: ", "cut.png: png",
-                                "good.jpg (64 x 48)"), strict=True):
-            self.assertTrue(line.startswith(start), line)
-        finished = self.classify("--json", *names)
-        self.assertEqual(finished.returncode, 1)
-        results = [json.loads(line)["results"][0] for line in finished.stdout.splitlines()]
-        self.assertEqual([result["name"] for result in results], names)
-        self.assertEqual(["error" in result for result in results],
-                         [True, False, True, True, True, True, False])
-        alone = json.loads(self.classify("--json", "good.jpg").stdout)
-        self.assertEqual(results[-1], alone["results"][0])
-
-    def test_only_bad_files(self):
-        for name in ("missing.png", "folder", "empty.png", "bad.png"):
-            finished = self.classify(name)
-            self.assertEqual(finished.returncode, 1)
-            self.assertTrue(finished.stdout.startswith(name + ": "), finished.stdout)
-
-    def test_two_dashes_end_the_options(self):
-        finished = self.classify("--top-k", 1, "--", "--top-k", "good.png")
-        self.assertEqual(finished.returncode, 0, finished.stderr)
-        self.assertTrue(finished.stdout.startswith("--top-k (40 x 30)\n"), finished.stdout)
-        self.assertEqual(len(finished.stdout.splitlines()), 4)
-
-    def test_more_files_than_a_batch(self):
-        one = self.classify("--json", "--logits", "good.png").stdout
-        many = self.classify("--json", "--logits", "--max-batch", 3, *["good.png"] * 10).stdout
-        self.assertEqual(many, one * 10)
-
-    def test_the_model_must_open(self):
-        finished = run("classify", "--model", "nonsense", "good.png")
-        self.assertEqual(finished.returncode, 2)
-        self.assertIn("nonsense", finished.stderr)
-        finished = run("classify", *MODEL[:2], "--weights", "bad.png", "good.png")
-        self.assertEqual((finished.returncode, finished.stdout), (1, ""))
-        self.assertIn("bad.png", finished.stderr)
-
-
 class Model(CommandLineCase):
     def test_formats(self):
         text = run("model", "--model", "vit_b_32")
@@ -292,6 +213,66 @@ class Model(CommandLineCase):
             self.assertIn(f"{name}: {model['num_parameters_human']} parameters", texts)
             for form in model["forms"]:
                 self.assertIn(f"{form['form']}: {form['parameters_percent']:.2f} %, ", texts)
+
+
+class Healthcheck(Case):
+    def check(self, finished, code, *words):
+        self.assertEqual((finished.returncode, finished.stdout), (code, ""), finished.stderr)
+        self.assertEqual(finished.stderr.count("\n"), code)
+        for word in words:
+            self.assertIn(word, finished.stderr)
+
+    @contextlib.contextmanager
+    def answering(self, *pieces, pause=0.0):
+        """A server that answers one connection with these pieces, then closes; yields its port."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            def answer():
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    self.request = connection.recv(4096)
+                    for piece in pieces:
+                        connection.sendall(piece)
+                        time.sleep(pause)
+            thread = threading.Thread(target=answer)
+            thread.start()
+            yield listener.getsockname()[1]
+            thread.join()
+
+    def test_a_server_that_is_ready(self):
+        with Server("--max-batch", 1) as server:
+            self.check(run("healthcheck", "--port", server.port), 0)
+            self.check(run("healthcheck", VITSERVE_PORT=str(server.port)), 0)
+            self.check(run("healthcheck", "--port", server.port, "--listen", "0.0.0.0"), 0)
+            self.check(run("healthcheck", "--port", server.port, "--listen", "::1"), 1, "::1 port")
+
+    def test_nobody_there(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        self.check(run("healthcheck", "--port", port), 1, f"127.0.0.1 port {port}: "
+                   "Connection refused")
+
+    def test_a_server_that_is_not_ready(self):
+        body = b'{"error": "not ready: draining\\n\\u001b", "code": "draining"}'
+        with self.answering(b"HTTP/1.1 50", b"3 Service Unavailable\r\nContent-Type: application/json"
+                            b"\r\n\r\n" + body, pause=0.05) as port:
+            self.check(run("healthcheck", "--port", port), 1, "status 503, not ready: draining  \n")
+        self.assertRegex(self.request, rb"\AGET /readyz HTTP/1\.1\r\nHost: localhost\r\n"
+                                       rb"(.*\r\n)*\r\n\Z")
+        for answer, words in ((b"HTTP/1.1 404 Not Found\r\n\r\n<html>", "status 404\n"),
+                              (b"HTTP/1.1 503 x\r\n\r\n{\"error\": 1}", "status 503\n"),
+                              (b"HTTP/1.1 503 x\r\n\r\n[" * 2000, "status 503\n"),
+                              (b"SSH-2.0-x\r\n", "no HTTP server"), (b"\0" * 9999, "no HTTP"),
+                              (b"", "no HTTP server")):
+            with self.answering(answer) as port:
+                self.check(run("healthcheck", "--port", port), 1, words)
+
+    def test_a_server_that_says_nothing(self):
+        for pieces, pause in (((b"",), 5), ((b"HTTP/1.1 200 OK\r\n", *[b"x: y\r\n"] * 9), 0.5)):
+            with self.answering(*pieces, pause=pause) as port:
+                start = time.monotonic()
+                self.check(run("healthcheck", "--port", port), 1, "no answer in time")
+                seconds = time.monotonic() - start
+                self.assertTrue(2.8 < seconds < 10, seconds)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+// server/sha256.c: the examples that NIST publishes for FIPS 180, and messages in pieces.
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka.h needs the four above.
+#include <cmocka.h>
+
+#include "sha256.h"
+#include <string.h>
+
+static const struct {
+    const char *message, *digest;
+} examples[] = {
+    {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+    {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+    {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+     "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+    {"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqr"
+     "lmnopqrsmnopqrstnopqrstu",
+     "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1"},
+};
+
+static void test_examples(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof examples / sizeof *examples; i++) {
+        struct sha256 sha256;
+        char digest[65];
+        sha256_init(&sha256);
+        sha256_update(&sha256, examples[i].message, strlen(examples[i].message));
+        sha256_finish(&sha256, digest);
+        assert_string_equal(digest, examples[i].digest);
+    }
+}
+
+static void test_a_million_letters(void **state)
+{
+    (void)state;
+    struct sha256 sha256;
+    char letters[1000], digest[65];
+    memset(letters, 'a', sizeof letters);
+    sha256_init(&sha256);
+    for (int i = 0; i < 1000; i++)
+        sha256_update(&sha256, letters, sizeof letters);
+    sha256_finish(&sha256, digest);
+    assert_string_equal(digest, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+// Every length over three blocks: one piece, single bytes and pieces of 63 have the same digest,
+// and no two lengths share one.
+static void test_pieces(void **state)
+{
+    (void)state;
+    static const size_t pieces[] = {1000, 1, 63};
+    uint8_t message[200] = {0};
+    char last[65] = "";
+    for (size_t length = 0; length <= sizeof message; length++) {
+        char digest[3][65];
+        for (int p = 0; p < 3; p++) {
+            struct sha256 sha256;
+            sha256_init(&sha256);
+            for (size_t at = 0; at < length; at += pieces[p])
+                sha256_update(&sha256, message + at,
+                              length - at < pieces[p] ? length - at : pieces[p]);
+            sha256_finish(&sha256, digest[p]);
+            assert_string_equal(digest[p], digest[0]);
+        }
+        assert_string_not_equal(digest[0], last);
+        strcpy(last, digest[0]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_a_million_letters),
+        cmocka_unit_test(test_pieces),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

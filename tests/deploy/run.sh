@@ -11,8 +11,8 @@ export WORK
 if [ $# = 0 ]; then
     sh images.sh "$WORK" cpu
     [ ! -x /usr/local/cuda/bin/nvcc ] || sh images.sh "$WORK" cuda
-    /usr/bin/python3 -B -m unittest -v test_manifests
-    set -- test_images test_prometheus test_balancers
+    /usr/bin/python3 -B -m unittest -v test_manifests test_service
+    set -- test_images test_readme test_prometheus test_balancers
 fi
 exec unshare --mount --net --pid --fork --kill-child --mount-proc \
     /usr/bin/python3 -B -m unittest -v "$@"

@@ -37,7 +37,7 @@ def kserve():
 def rules_as_object():
     """As README.md makes one of the rules of Prometheus."""
     readme = (ROOT / "docker" / "README.md").read_text()
-    script = re.search(r"```sh\n(\{ printf .*?) \| kubectl apply -f -\n", readme, re.S)[1]
+    script = re.search(r"^(\{ printf .*?) \| kubectl apply -f -$", readme, re.M | re.S)[1]
     text = subprocess.run(["sh", "-c", script], cwd=ROOT, check=True, capture_output=True,
                           text=True).stdout
     return yaml.safe_load(text)

@@ -50,6 +50,7 @@ class Machine:
                  str(holder.pid)],
                 ["ip", "address", "add", f"{NETWORK}.254/24", "dev", "outside"],
                 ["ip", "link", "set", "outside", "up"],
+                [*cls.inside(), "ip", "link", "set", "lo", "up"],
                 [*cls.inside(), "ip", "link", "set", "inside", "up"],
                 *([*cls.inside(), "ip", "address", "add", f"{NETWORK}.{i}/24", "dev", "inside"]
                   for i in range(1, 1 + MAX_REPLICAS))):

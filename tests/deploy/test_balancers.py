@@ -7,6 +7,8 @@ import signal
 import tempfile
 import unittest
 
+import yaml
+
 from sandbox import (ADMIN_PORT, Case, DOCKER, Load, PORT, Program, compose_service, get,
                      setUpModule, wait_for)  # setUpModule is for unittest
 
@@ -112,8 +114,11 @@ class HaproxyCase(BalancerCase):
         timeout_ms = limits["VITSERVE_REQUEST_TIMEOUT_MS"]
         self.assertGreater(int(re.search(r"timeout server (\d+)s", haproxy)[1]) * 1000, timeout_ms)
         self.assertGreater(int(re.search(r"proxy_read_timeout (\d+)s", nginx)[1]) * 1000, timeout_ms)
-        self.assertLess(int(re.search(r"default-server maxconn (\d+)", haproxy)[1]),
+        self.assertLess(self.metric("haproxy_server_limit_sessions") / 32,
                         limits["VITSERVE_MAX_QUEUE"])
+        cuda = yaml.safe_load((DOCKER / "compose.cuda.yaml").read_text())["services"]
+        self.assertLess(cuda["haproxy"]["environment"]["REPLICA_MAXCONN"],
+                        cuda["vitserve"]["environment"]["VITSERVE_MAX_QUEUE"])
         seconds, fall = map(int, re.search(r"inter (\d+)s fall (\d+)", haproxy).groups())
         self.assertGreater(limits["VITSERVE_DRAIN_DELAY_MS"], seconds * fall * 1000)
         self.assertGreaterEqual(int(replica["stop_grace_period"].rstrip("s")) * 1000,

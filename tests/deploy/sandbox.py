@@ -206,10 +206,8 @@ def get(url):
 def photo(size):
     """A JPEG of a sneaker as large as one from a camera: a comment behind its first marker."""
     data = PHOTO.read_bytes()
-    comments = b""
-    while len(data) + len(comments) < size:
-        comments += b"\xff\xfe" + struct.pack(">H", 50002) + bytes(50000)
-    return data[:2] + comments + data[2:]
+    comment = b"\xff\xfe" + struct.pack(">H", 50002) + bytes(50000)
+    return data[:2] + comment * (size // len(comment)) + data[2:]
 
 
 Request = collections.namedtuple("Request", "start seconds outcome detail")

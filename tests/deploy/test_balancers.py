@@ -1,6 +1,9 @@
 """Replicas that crash, freeze, drain and are replaced, behind the balancers that ship: clients notice
 nothing."""
 
+import contextlib
+import http.client
+import json
 import re
 import shutil
 import signal
@@ -10,7 +13,7 @@ import unittest
 import yaml
 
 from sandbox import (ADMIN_PORT, Case, DOCKER, Load, PORT, Program, compose_service, get,
-                     setUpModule, wait_for)  # setUpModule is for unittest
+                     photo, setUpModule, wait_for)  # setUpModule is for unittest
 
 
 class BalancerCase(Case):
@@ -28,6 +31,18 @@ class BalancerCase(Case):
 
     def drain(self, replica):
         self.assertEqual(replica.stop(), 0, replica.output())
+
+    def post(self, body):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)) as client:
+            with contextlib.suppress(ConnectionError):  # not all of it need be read
+                client.request("POST", "/classify", body)
+            answer = client.getresponse()
+            return answer.status, answer.read()
+
+    def check_large_bodies(self):
+        """What fits into no buffer passes."""
+        status, body = self.post(photo(6_000_000))
+        self.assertEqual(status, 200, body)
 
     def check_that_faults_do_not_show(self, title, replace):
         """One minute: a crash, a replacement, and a replica that freezes for ten seconds."""
@@ -101,6 +116,9 @@ class HaproxyCase(BalancerCase):
         wait_for("haproxy sees " + new.address, lambda: self.up() == 1)
         self.assertEqual(get(f"http://127.0.0.1:{PORT}/model")[0], 200)
 
+    def test_large_bodies(self):
+        self.check_large_bodies()
+
     def test_metrics_are_not_public(self):
         self.assertEqual(get(f"http://127.0.0.1:{PORT}/metrics")[0], 404)
         self.assertEqual(get(f"http://127.0.0.1:{PORT}/readyz")[0], 200)
@@ -165,6 +183,11 @@ class NginxCase(BalancerCase):
         status, body = get(f"http://127.0.0.1:{PORT}/model")
         self.assertEqual(status, 503)
         self.assertRegex(body, rb'^\{"error":"[^"]+","code":"unavailable","request_id":"[0-9a-f]+"\}$')
+
+    def test_large_bodies(self):
+        self.check_large_bodies()
+        status, body = self.post(photo(34_000_000))
+        self.assertEqual((status, json.loads(body)["code"]), (413, "body_too_large"))
 
     def test_metrics_are_not_public(self):
         self.assertEqual(get(f"http://127.0.0.1:{PORT}/metrics")[0], 404)

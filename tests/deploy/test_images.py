@@ -4,6 +4,7 @@ no capability, no way to gain one and no shell."""
 import json
 import os
 import pathlib
+import re
 import subprocess
 import unittest
 import urllib.request
@@ -78,6 +79,8 @@ class ImageCase(Case):
         self.assertEqual(config["StopSignal"], "SIGTERM")
         self.assertEqual(config["Healthcheck"]["Test"][0], "CMD")
         self.assertEqual(set(config["ExposedPorts"]), {f"{PORT}/tcp", f"{ADMIN_PORT}/tcp"})
+        version = re.search(r"project\(vitserve VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text())[1]
+        self.assertEqual(config["Labels"]["org.opencontainers.image.version"], version)
         labels = {name.rsplit(".", 1)[1] for name in config["Labels"] if "opencontainers" in name}
         self.assertLessEqual({"title", "description", "licenses", "version", "revision"}, labels)
 

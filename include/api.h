@@ -1,6 +1,7 @@
 #pragma once
 // What the server answers: the route table and the handlers behind it.
 
+#include "auth.h"
 #include "config.h"
 #include "http.h"
 #include "metrics.h"
@@ -9,9 +10,10 @@
 
 struct api;
 
-// The configuration, the metrics and the load, which is that of the server for clients, outlive the
-// api. Until api_set_ready() every request that needs the model is answered STATUS_STARTING.
-enum status api_create(const struct config *config, struct metrics *metrics,
+// What it is given outlives the api; auth is NULL where everybody may ask, the load is that of the
+// server for clients. Until api_set_ready() every request that needs the model is answered
+// STATUS_STARTING.
+enum status api_create(const struct config *config, struct metrics *metrics, struct auth *auth,
                        const struct http_load *load, struct api **api) CHECKED;
 void api_free(struct api *api);
 

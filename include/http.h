@@ -68,7 +68,7 @@ struct http_options {
     int64_t idle_timeout_ms;        // a connection that is silent for longer is closed
     int64_t request_timeout_ms;     // from the headers to the answer
     struct http_load *load;         // outlives the server
-    const char *tls_cert, *tls_key; // PEM text that outlives the server; NULL: plain HTTP
+    const char *tls_cert, *tls_key; // PEM text, read by http_start() alone; NULL: plain HTTP
     http_admit admit;
     http_handler handler;
     void *context;
@@ -76,7 +76,8 @@ struct http_options {
 
 struct http_server;
 
-// Listens and serves from now on. STATUS_IO where the address cannot be bound.
+// Listens and serves from now on. STATUS_IO where the address cannot be bound, STATUS_USAGE where
+// certificate and key cannot be used.
 enum status http_start(const struct http_options *options, struct http_server **server) CHECKED;
 
 // "127.0.0.1:8080", as bound.

@@ -1,9 +1,10 @@
 #pragma once
-// Encoded bytes (JPEG, PNG) -> RGB8, as Pillow's Image.open(...).convert("RGB") gives it: gray is
-// replicated, alpha dropped, a palette looked up, CMYK taken as Adobe's inverted kind. One
-// difference: 16-bit samples keep their high byte, where Pillow clips gray to white. A picture goes
-// to a sink row by row, and only the part of it that the sink asks for; image_decode() keeps all of
-// it. Reentrant; nothing is shared between calls.
+// Encoded bytes (JPEG, PNG, WebP) -> RGB8, as Pillow's Image.open(...).convert("RGB") gives it:
+// gray is replicated, alpha dropped, a palette looked up, CMYK taken as Adobe's inverted kind. One
+// difference: 16-bit samples keep their high byte, where Pillow clips gray to white. Of an
+// animation it is the first frame. A picture goes to a sink row by row, and only the part of it
+// that the sink asks for; image_decode() keeps all of it. png_write() goes the other way.
+// Reentrant; nothing is shared between calls.
 
 #include "status.h"
 #include <stdbool.h>
@@ -41,7 +42,7 @@ struct image_sink {
 
 enum { IMAGE_ROWS = 16 };
 
-// STATUS_UNSUPPORTED_IMAGE  neither a JPEG nor a PNG
+// STATUS_UNSUPPORTED_IMAGE  neither a JPEG, a PNG nor a WebP
 // STATUS_IMAGE_TOO_LARGE    more than max_pixels
 // STATUS_BAD_IMAGE          damaged, truncated or not decodable, be it outside the window; the
 //                           detail says what
@@ -65,3 +66,8 @@ enum status image_decode(const uint8_t *bytes, size_t length, const struct image
 enum status image_send(const struct image *image, struct image_sink *sink) CHECKED;
 
 void image_release(struct image *image);
+
+// rgb: (height, width, 3), no padding. The bytes are malloc'ed: the caller frees them. On failure,
+// STATUS_OUT_OF_MEMORY or STATUS_INTERNAL, *bytes is NULL.
+enum status png_write(const uint8_t *rgb, int width, int height, uint8_t **bytes,
+                      size_t *length) CHECKED;

@@ -1,6 +1,7 @@
 #pragma once
-// What the decoders of one format each (image_jpeg.c, image_png.c) share with image.c, and nobody
-// else needs. A decoder works in the order of the file; image.c turns what EXIF says must be.
+// What the decoders of one format each (image_jpeg.c, image_png.c, image_webp.c) share with
+// image.c, and nobody else needs. A decoder works in the order of the file; image.c turns what EXIF
+// says must be.
 
 #include "image.h"
 
@@ -27,3 +28,5 @@ enum status image_read_jpeg(const uint8_t *bytes, size_t length, const struct im
                             struct image_receiver *receiver, int shortest) CHECKED;
 enum status image_read_png(const uint8_t *bytes, size_t length, const struct image_limits *limits,
                            struct image_receiver *receiver) CHECKED;
+enum status image_read_webp(const uint8_t *bytes, size_t length, const struct image_limits *limits,
+                            struct image_receiver *receiver) CHECKED;

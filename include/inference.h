@@ -36,6 +36,9 @@ enum status inference_run(struct engine *engine, const struct client *client,
                           struct inference *inference) CHECKED;
 void inference_release(struct inference *inference);
 
+// What becomes of an image that ends with this status.
+enum outcome inference_outcome(enum status status);
+
 // Decodes one image to the model's (S, S, 3) crop, unless the deadline passes first; a failure is
 // recorded in the result too. The trace gets its times.
 enum status inference_prepare(struct engine *engine, int64_t deadline_ns,

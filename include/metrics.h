@@ -27,6 +27,26 @@ struct gauges {
     const char *version, *device, *precision, *model; // "" before they are known
 };
 
+// Requests with images, as the Open Inference Protocol counts them: how many, and their time.
+struct statistic {
+    uint64_t count, ns;
+};
+
+struct inference_times {
+    int64_t total_ns, queue_ns, input_ns, infer_ns;
+};
+
+enum { METRICS_MAX_BATCH = 4096 }; // the most that --max-batch can be
+
+// Of every protocol; a batch is counted where it ran without a failure.
+struct inference_statistics {
+    // success: every image was classified. The stages are of these requests alone: the longest of
+    // a request's images in the queue and in the device, the sum of them in decoding and resize.
+    struct statistic success, fail, queue, compute_input, compute_infer;
+    int64_t last_ms; // of the last success, since the epoch; 0: none
+    struct statistic batches[METRICS_MAX_BATCH + 1]; // by their size
+};
+
 struct metrics;
 
 enum status metrics_create(struct metrics **metrics) CHECKED;
@@ -39,6 +59,14 @@ void metrics_count_images(struct metrics *metrics, enum outcome outcome, int cou
 void metrics_observe(struct metrics *metrics, enum stage stage, int64_t ns);
 // A batch has run. full: it was as large as batches may be; else it was all that waited.
 void metrics_count_batch(struct metrics *metrics, int images, bool full);
+
+// That batch ran, in so much time.
+void metrics_time_batch(struct metrics *metrics, int images, int64_t ns);
+
+// The images of a request have been through the engine, or were refused.
+void metrics_count_inference(struct metrics *metrics, bool success,
+                             const struct inference_times *times);
+void metrics_read_inferences(struct metrics *metrics, struct inference_statistics *statistics);
 
 // The whole exposition, malloc'ed, zero-terminated; it belongs to the caller.
 enum status metrics_write(struct metrics *metrics, const struct gauges *gauges,

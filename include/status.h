@@ -12,6 +12,7 @@
     X(NO_IMAGE, 400, "no_image", "the request holds no image")                                     \
     X(BAD_IMAGE, 400, "bad_image", "the image cannot be decoded")                                  \
     X(BAD_TOP_K, 400, "bad_top_k", "top_k is not a number in range")                               \
+    X(UNAUTHORIZED, 401, "unauthorized", "a valid key is needed")                                  \
     X(NOT_FOUND, 404, "not_found", "no such path")                                                 \
     X(METHOD_NOT_ALLOWED, 405, "method_not_allowed", "this path does not take this method")        \
     X(BODY_TIMEOUT, 408, "body_timeout", "the body did not arrive in time")                        \

@@ -1,7 +1,6 @@
 #include "api.h"
 #include "clock.h"
 #include "handlers.h"
-#include "log.h"
 #include "pages.h"
 #include "report.h"
 #include <stdatomic.h>
@@ -11,20 +10,33 @@
 
 struct api {
     struct engine engine;
+    struct auth *auth; // NULL: everybody may ask
     const struct http_load *load;
     bool (*well)(void *context);
     void *context;
     atomic_int readiness; // an enum status; the engine is complete before it leaves STATUS_STARTING
 };
 
-enum status api_create(const struct config *config, struct metrics *metrics,
+// "https://example.org:8443" as browsers write it, or "*": anything else would match no page's.
+static bool is_origin(const char *text)
+{
+    const char *host = strstr(text, "://");
+    return strcmp(text, "*") == 0 || (host && host[3] && !strpbrk(host + 3, "/?#@, \t\r\n"));
+}
+
+enum status api_create(const struct config *config, struct metrics *metrics, struct auth *auth,
                        const struct http_load *load, struct api **out)
 {
+    if (*config->cors_origin && !is_origin(config->cors_origin))
+        return status_fail(STATUS_USAGE,
+                           "--cors-origin: \"%s\" is neither scheme://host[:port] nor *",
+                           config->cors_origin);
     struct api *api = calloc(1, sizeof *api);
     if (!api)
         return status_fail(STATUS_OUT_OF_MEMORY, "api: out of memory");
     api->engine = (struct engine){.config = config, .metrics = metrics};
     api->load = load;
+    api->auth = auth;
     atomic_init(&api->readiness, STATUS_STARTING);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     sem_init(&api->engine.decoders, 0,
@@ -93,26 +105,14 @@ static enum status model_handle(struct call *call)
     return STATUS_OK;
 }
 
-static enum status respond_ok(struct call *call)
+// Who is not well, or not ready, has been refused before.
+static enum status ok_handle(struct call *call)
 {
     char *text = strdup("{\"status\":\"ok\"}");
     if (!text)
         return status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
     respond(call, "application/json", text, strlen(text));
     return STATUS_OK;
-}
-
-static enum status healthz_handle(struct call *call)
-{
-    if (!call->well)
-        return status_fail(STATUS_DEVICE_FAILED, "the device does not finish what it was given");
-    return respond_ok(call);
-}
-
-// What is not ready has been refused before.
-static enum status readyz_handle(struct call *call)
-{
-    return respond_ok(call);
 }
 
 static enum status metrics_handle(struct call *call)
@@ -161,34 +161,74 @@ static enum status page_handle(struct call *call)
 
 // ---- routes -------------------------------------------------------------------------------------
 
+enum access {
+    KEYED, // where there are keys
+    OPEN,  // to everybody: what probes, scrapers and the page itself ask
+};
+
 enum need {
     NEEDS_NOTHING,
+    NEEDS_WELL,  // workers that make progress, if there are any yet
     NEEDS_MODEL, // loaded
     NEEDS_READY, // and neither draining nor failed
 };
 
 static const struct route {
     const char *path, *method;
+    enum access access;
     enum need need;
     bool admin; // also at --admin-port
     enum status (*handle)(struct call *call);
 } routes[] = {
-    {"/classify", "POST", NEEDS_MODEL, false, classify_handle},
-    {"/model", "GET", NEEDS_MODEL, false, model_handle},
-    {"/healthz", "GET", NEEDS_NOTHING, true, healthz_handle},
-    {"/readyz", "GET", NEEDS_READY, true, readyz_handle},
-    {"/metrics", "GET", NEEDS_NOTHING, true, metrics_handle},
-    {"/", "GET", NEEDS_NOTHING, false, page_handle},
-    {"/style.css", "GET", NEEDS_NOTHING, false, page_handle},
-    {"/app.js", "GET", NEEDS_NOTHING, false, page_handle},
-    {"/favicon.svg", "GET", NEEDS_NOTHING, false, page_handle},
-    {"/openapi.json", "GET", NEEDS_NOTHING, false, page_handle},
+    {"/classify", "POST", KEYED, NEEDS_MODEL, false, classify_handle},
+    {"/preprocess", "POST", KEYED, NEEDS_MODEL, false, preprocess_handle},
+    {"/model", "GET", KEYED, NEEDS_MODEL, false, model_handle},
+    {"/healthz", "GET", OPEN, NEEDS_WELL, true, ok_handle},
+    {"/readyz", "GET", OPEN, NEEDS_READY, true, ok_handle},
+    {"/metrics", "GET", OPEN, NEEDS_NOTHING, true, metrics_handle},
+    {"/", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/style.css", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/app.js", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/favicon.svg", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/openapi.json", "GET", KEYED, NEEDS_NOTHING, false, page_handle},
+    {"/v2", "GET", KEYED, NEEDS_NOTHING, false, oip_server_handle},
+    {"/v2/health/live", "GET", OPEN, NEEDS_WELL, false, oip_live_handle},
+    {"/v2/health/ready", "GET", OPEN, NEEDS_READY, false, oip_ready_handle},
+    {"/v2/models", "GET", KEYED, NEEDS_MODEL, false, oip_models_handle},
+    {"/v2/models/{name}", "GET", KEYED, NEEDS_MODEL, false, oip_model_handle},
+    {"/v2/models/{name}/ready", "GET", KEYED, NEEDS_READY, false, oip_model_ready_handle},
+    {"/v2/models/{name}/config", "GET", KEYED, NEEDS_MODEL, false, oip_config_handle},
+    {"/v2/models/{name}/stats", "GET", KEYED, NEEDS_MODEL, false, oip_stats_handle},
+    {"/v2/models/{name}/infer", "POST", KEYED, NEEDS_MODEL, false, oip_infer_handle},
+    {"/v2/models/{name}/versions/{version}", "GET", KEYED, NEEDS_MODEL, false, oip_model_handle},
+    {"/v2/models/{name}/versions/{version}/ready", "GET", KEYED, NEEDS_READY, false,
+     oip_model_ready_handle},
+    {"/v2/models/{name}/versions/{version}/config", "GET", KEYED, NEEDS_MODEL, false,
+     oip_config_handle},
+    {"/v2/models/{name}/versions/{version}/stats", "GET", KEYED, NEEDS_MODEL, false,
+     oip_stats_handle},
+    {"/v2/models/{name}/versions/{version}/infer", "POST", KEYED, NEEDS_MODEL, false,
+     oip_infer_handle},
 };
+
+// {name} stands for any segment that is not empty.
+static bool matches(const char *pattern, const char *path)
+{
+    for (; *pattern && *path; pattern++, path++) {
+        if (*pattern == '{' && *path != '/') {
+            pattern = strchr(pattern, '}');
+            path += strcspn(path, "/") - 1;
+        } else if (*pattern != *path) {
+            return false;
+        }
+    }
+    return !*pattern && !*path;
+}
 
 static const struct route *find_route(const char *path, bool admin)
 {
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
-        if (strcmp(routes[i].path, path) == 0 && (routes[i].admin || !admin))
+        if (matches(routes[i].path, path) && (routes[i].admin || !admin))
             return &routes[i];
     return NULL;
 }
@@ -200,12 +240,22 @@ static bool takes_method(const struct route *route, const char *method)
            (strcmp(route->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
 }
 
-static enum status check_need(enum need need, enum status readiness)
+// NULL: of any route, as OPTIONS * asks.
+static const char *methods_of(const struct route *route)
 {
-    if (need != NEEDS_NOTHING && readiness == STATUS_STARTING)
+    return !route                              ? "GET, HEAD, POST, OPTIONS"
+           : strcmp(route->method, "GET") == 0 ? "GET, HEAD, OPTIONS"
+                                               : "POST, OPTIONS";
+}
+
+static enum status check_need(enum need need, const struct call *call)
+{
+    if (need == NEEDS_WELL && !call->well)
+        return status_fail(STATUS_DEVICE_FAILED, "the device does not finish what it was given");
+    if (need >= NEEDS_MODEL && call->readiness == STATUS_STARTING)
         return status_fail(STATUS_STARTING, "the model is still loading");
-    if (need == NEEDS_READY && readiness != STATUS_OK)
-        return status_fail(readiness, "not ready: %s", status_code(readiness));
+    if (need == NEEDS_READY && call->readiness != STATUS_OK)
+        return status_fail(call->readiness, "not ready: %s", status_code(call->readiness));
     return STATUS_OK;
 }
 
@@ -216,100 +266,36 @@ static enum status dispatch(struct call *call)
     call->trace.route = route ? route->path : "other";
     if (request->refused != STATUS_OK)
         return request->refused;
-    if (!route)
+    bool options = strcmp(request->method, "OPTIONS") == 0;
+    if (!route && !(options && strcmp(request->path, "*") == 0))
         return status_fail(STATUS_NOT_FOUND, "there is nothing at \"%.128s\"", request->path);
-    bool get = strcmp(route->method, "GET") == 0, options = strcmp(request->method, "OPTIONS") == 0;
     if (options || !takes_method(route, request->method))
-        http_add_header(call->response, "Allow", "%s",
-                        get ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
+        http_add_header(call->response, "Allow", "%s", methods_of(route));
     if (options)
         return STATUS_OK;
     if (!takes_method(route, request->method))
         return status_fail(STATUS_METHOD_NOT_ALLOWED, "%s takes %s", route->path,
-                           get ? "GET and HEAD" : "POST");
-    TRY(check_need(route->need, call->readiness));
+                           methods_of(route));
+    TRY(check_need(route->need, call));
     return route->handle(call);
 }
 
+static bool has_body(const struct http_request *request)
+{
+    const char *length = http_header(request, "Content-Length");
+    return http_header(request, "Transfer-Encoding") || (length && strcmp(length, "0") != 0);
+}
+
+// Nobody without a key may send a body, wherever to: it would fill the budget of those who have
+// one.
 enum status api_admit(void *context, const struct http_request *request)
 {
-    (void)context, (void)request;
-    return STATUS_OK;
-}
-
-// ---- around every answer ------------------------------------------------------------------------
-
-static void add_retry_after(struct call *call, int http)
-{
-    bool busy = http == 429 && call->readiness != STATUS_STARTING;
-    if (http == 429 || http == 503)
-        http_add_header(call->response, "Retry-After", "%d",
-                        busy ? queue_retry_after(call->engine->queue) : 1);
-}
-
-static double milliseconds(int64_t ns)
-{
-    return (double)ns * 1e-6;
-}
-
-// What came of images tells its times, in ms.
-static void add_server_timing(struct call *call)
-{
-    const struct trace *trace = &call->trace;
-    int64_t arrived = call->request->arrived_ns;
-    if (trace->batch > 0)
-        http_add_header(call->response, "Server-Timing",
-                        "read;dur=%.3f, decode;dur=%.3f, preprocess;dur=%.3f, queue;dur=%.3f, "
-                        "infer;dur=%.3f, total;dur=%.3f, batch;desc=\"%d\"",
-                        milliseconds(trace->complete_ns - arrived), milliseconds(trace->decode_ns),
-                        milliseconds(trace->preprocess_ns), milliseconds(trace->queue_ns),
-                        milliseconds(trace->infer_ns), milliseconds(clock_ns() - arrived),
-                        trace->batch);
-}
-
-static void add_cors(struct call *call)
-{
-    const char *origin = call->engine->config->cors_origin;
-    if (!*origin)
-        return;
-    http_add_header(call->response, "Access-Control-Allow-Origin", "%s", origin);
-    http_add_header(call->response, "Access-Control-Expose-Headers",
-                    "X-Request-Id, Retry-After, Server-Timing, Inference-Header-Content-Length");
-    if (strcmp(call->request->method, "OPTIONS") != 0)
-        return;
-    http_add_header(call->response, "Access-Control-Allow-Methods", "GET, HEAD, POST");
-    http_add_header(call->response, "Access-Control-Allow-Headers",
-                    "Authorization, Content-Type, Content-Encoding, X-Request-Id, "
-                    "Inference-Header-Content-Length");
-    http_add_header(call->response, "Access-Control-Max-Age", "86400");
-}
-
-static void record(const struct call *call, enum status status)
-{
-    const struct trace *trace = &call->trace;
-    const struct http_request *request = call->request;
-    int64_t total_ns = clock_ns() - request->arrived_ns;
-    int images = 0;
-    for (int i = 0; i < OUTCOMES; i++) {
-        metrics_count_images(call->engine->metrics, (enum outcome)i, trace->images[i]);
-        images += trace->images[i];
-    }
-    metrics_count_request(call->engine->metrics, trace->route, status_http(status), total_ns);
-    log_request(&(struct log_request){.id = request->id,
-                                      .method = request->method,
-                                      .path = request->path,
-                                      .code = status == STATUS_OK ? "" : status_code(status),
-                                      .http_status = status_http(status),
-                                      .bytes_in = request->body_length,
-                                      .bytes_out = call->response->length,
-                                      .images = images,
-                                      .batch = trace->batch,
-                                      .read_ns = trace->complete_ns - request->arrived_ns,
-                                      .decode_ns = trace->decode_ns,
-                                      .preprocess_ns = trace->preprocess_ns,
-                                      .queue_ns = trace->queue_ns,
-                                      .infer_ns = trace->infer_ns,
-                                      .total_ns = total_ns});
+    const struct api *api = context;
+    const struct route *route = find_route(request->path, false);
+    bool open = (route && route->access == OPEN) || strcmp(request->method, "OPTIONS") == 0;
+    if (!api->auth || (open && !has_body(request)))
+        return STATUS_OK;
+    return auth_check(api->auth, http_header(request, "Authorization"));
 }
 
 static enum status handle(struct api *api, bool admin, const struct http_request *request,
@@ -328,14 +314,7 @@ static enum status handle(struct api *api, bool admin, const struct http_request
                         .response = response,
                         .trace = {.complete_ns = clock_ns()}};
     enum status status = dispatch(&call);
-    char *text;
-    if (status != STATUS_OK && !response->body &&
-        answer_write_error(status, request->id, &text) == STATUS_OK)
-        respond(&call, "application/json", text, strlen(text));
-    add_retry_after(&call, status_http(status));
-    add_server_timing(&call);
-    add_cors(&call);
-    record(&call, status);
+    reply_finish(&call, status);
     return status;
 }
 

@@ -1,6 +1,7 @@
 // POST /classify and POST /preprocess: the same bodies; one answers with what the model says, the
 // other with what it sees.
 
+#include "accept.h"
 #include "handlers.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -52,8 +53,16 @@ static enum status read_options(const struct call *call, const struct body *body
 static enum status parse_body(const struct call *call, struct body *body)
 {
     const struct http_request *request = call->request;
-    return body_parse(http_header(request, "Content-Type"), request->body, request->body_length,
-                      (int)call->engine->config->max_images, body);
+    const struct config *config = call->engine->config;
+    return body_parse(
+        &(struct body_source){.content_type = http_header(request, "Content-Type"),
+                              .content_encoding = http_header(request, "Content-Encoding"),
+                              .bytes = request->body,
+                              .length = request->body_length,
+                              .max_images = (int)config->max_images,
+                              .max_bytes = (size_t)config->max_body_bytes,
+                              .budget = request->budget},
+        body);
 }
 
 static enum status classify(struct call *call, const struct body *body)
@@ -82,6 +91,56 @@ enum status classify_handle(struct call *call)
     struct body body;
     TRY(parse_body(call, &body));
     enum status status = classify(call, &body);
+    body_release(&body);
+    return status;
+}
+
+// ---- /preprocess --------------------------------------------------------------------------------
+
+static enum status respond_pixels(struct call *call, const uint8_t *pixels, int side)
+{
+    const char *accept = http_header(call->request, "Accept");
+    bool raw =
+        accept_weight(accept, "application/octet-stream") > accept_weight(accept, "image/png");
+    size_t length = (size_t)side * (size_t)side * 3;
+    uint8_t *bytes;
+    if (!raw) {
+        TRY(png_write(pixels, side, side, &bytes, &length));
+    } else {
+        bytes = malloc(length);
+        if (!bytes)
+            return status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
+        memcpy(bytes, pixels, length);
+    }
+    respond(call, raw ? "application/octet-stream" : "image/png", (char *)bytes, length);
+    return STATUS_OK;
+}
+
+static enum status preprocess(struct call *call, const struct body *body)
+{
+    int side = call->engine->model->entry->dims.S;
+    struct result result = {0};
+    if (body->count != 1) {
+        call->trace.images[OUTCOME_REJECTED] += body->count;
+        return status_fail(STATUS_BAD_REQUEST, "one image at a time, not %d", body->count);
+    }
+    uint8_t *pixels = malloc((size_t)side * (size_t)side * 3);
+    enum status status = STATUS_OUT_OF_MEMORY;
+    if (pixels)
+        status = inference_prepare(call->engine, call->request->deadline_ns, &body->images[0],
+                                   &call->trace, &result, pixels);
+    call->trace.images[inference_outcome(status)]++;
+    if (status == STATUS_OK)
+        status = respond_pixels(call, pixels, side);
+    free(pixels);
+    return status;
+}
+
+enum status preprocess_handle(struct call *call)
+{
+    struct body body;
+    TRY(parse_body(call, &body));
+    enum status status = preprocess(call, &body);
     body_release(&body);
     return status;
 }

@@ -1,15 +1,13 @@
 #include "body.h"
+#include "base64.h"
+#include "json.h"
+#include "multipart.h"
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-// A stretch of the body or of a header.
-struct slice {
-    const char *at;
-    size_t length;
-};
 
 static bool is_utf8(struct slice text)
 {
@@ -33,12 +31,17 @@ static bool is_utf8(struct slice text)
     return true;
 }
 
+static enum status too_many(int max_images)
+{
+    return status_fail(STATUS_TOO_MANY_IMAGES, "more than %d images in one request (--max-images)",
+                       max_images);
+}
+
 static enum status add_image(struct body *body, struct slice name, struct slice data,
                              int max_images)
 {
     if (body->count == max_images)
-        return status_fail(STATUS_TOO_MANY_IMAGES,
-                           "more than %d images in one request (--max-images)", max_images);
+        return too_many(max_images);
     struct upload *image = &body->images[body->count++];
     image->bytes = (const uint8_t *)data.at;
     image->length = data.length;
@@ -50,125 +53,156 @@ static enum status add_image(struct body *body, struct slice name, struct slice 
     return STATUS_OK;
 }
 
-// The value of `key` in a header like `form-data; name="file"; filename="a \"b\".jpg"`, without its
-// quotes. Browsers and curl escape a quote with a backslash or as %22; both are left as they are.
-static bool header_parameter(struct slice header, const char *key, struct slice *value)
+static enum status charge(struct body *body, size_t bytes)
 {
-    const char *end = header.at + header.length, *c = memchr(header.at, ';', header.length);
-    size_t key_length = strlen(key);
-    while (c && c < end) {
-        for (c++; c < end && (*c == ' ' || *c == '\t'); c++)
-            ;
-        const char *name = c;
-        while (c < end && *c != '=' && *c != ';')
-            c++;
-        bool match = (size_t)(c - name) == key_length && strncasecmp(name, key, key_length) == 0;
-        if (c < end && *c == '=')
-            c++;
-        bool quoted = c < end && *c == '"';
-        const char *start = c += quoted;
-        while (c < end && (quoted ? *c != '"' : *c != ';'))
-            c += quoted && *c == '\\' && c + 1 < end ? 2 : 1;
-        if (match) {
-            *value = (struct slice){start, (size_t)(c - start)};
-            while (!quoted && value->length > 0 && start[value->length - 1] == ' ')
-                value->length--;
-            return true;
-        }
-        c = c < end ? memchr(c, ';', (size_t)(end - c)) : NULL;
-    }
-    return false;
+    if (body->budget)
+        TRY(budget_take(body->budget, (int64_t)bytes));
+    body->charged += (int64_t)bytes;
+    return STATUS_OK;
 }
 
-// The value of one header among the lines of a part's head.
-static bool find_header(struct slice head, const char *name, struct slice *value)
+static void discharge(struct body *body, int64_t bytes)
 {
-    size_t name_length = strlen(name);
-    for (const char *line = head.at, *end = head.at + head.length; line < end;) {
-        const char *next = memmem(line, (size_t)(end - line), "\r\n", 2);
-        size_t length = (size_t)((next ? next : end) - line);
-        if (length > name_length && line[name_length] == ':' &&
-            strncasecmp(line, name, name_length) == 0) {
-            *value = (struct slice){line + name_length + 1, length - name_length - 1};
-            return true;
-        }
-        line = next ? next + 2 : end;
-    }
-    return false;
+    if (body->budget)
+        budget_give(body->budget, bytes);
+    body->charged -= bytes;
 }
 
-static enum status add_field(struct body *body, struct slice name, struct slice data)
+// ---- multipart/form-data ------------------------------------------------------------------------
+
+static enum status add_field(struct body *body, const struct part *part, bool seen[2])
 {
-    char *field = name.length == 5 && memcmp(name.at, "top_k", 5) == 0    ? body->top_k
-                  : name.length == 6 && memcmp(name.at, "logits", 6) == 0 ? body->logits
-                                                                          : NULL;
-    if (!field)
+    struct slice name = part->name;
+    bool top_k = name.length == 5 && memcmp(name.at, "top_k", 5) == 0;
+    char *field = top_k ? body->top_k : body->logits;
+    if (!top_k && !(name.length == 6 && memcmp(name.at, "logits", 6) == 0))
         return status_fail(STATUS_BAD_REQUEST,
                            "multipart: the form field \"%.*s\" is neither a file nor top_k nor "
                            "logits",
                            (int)(name.length < 64 ? name.length : 64), name.at);
-    if (data.length >= sizeof body->top_k)
-        return status_fail(STATUS_BAD_REQUEST, "multipart: the form field \"%.*s\" is too long",
+    if (seen[top_k])
+        return status_fail(STATUS_BAD_REQUEST, "multipart: the form field \"%.*s\" comes twice",
                            (int)name.length, name.at);
-    memcpy(field, data.at, data.length);
-    field[data.length] = '\0';
+    if (part->data.length >= sizeof body->top_k || memchr(part->data.at, '\0', part->data.length))
+        return status_fail(STATUS_BAD_REQUEST,
+                           "multipart: the form field \"%.*s\" is no short text", (int)name.length,
+                           name.at);
+    seen[top_k] = true;
+    memcpy(field, part->data.at, part->data.length);
+    field[part->data.length] = '\0';
     return STATUS_OK;
 }
 
-static enum status add_part(struct body *body, struct slice part, int max_images)
+static enum status parse_form(struct body *body, const char *content_type, int max_images)
 {
-    const char *blank = memmem(part.at, part.length, "\r\n\r\n", 4);
-    struct slice head, data, disposition, name, file_name;
-    if (part.length >= 2 && memcmp(part.at, "\r\n", 2) == 0)
-        return status_fail(STATUS_BAD_REQUEST, "multipart: a part has no headers");
-    if (!blank)
-        return status_fail(STATUS_BAD_REQUEST, "multipart: the head of a part does not end");
-    head = (struct slice){part.at, (size_t)(blank - part.at)};
-    data = (struct slice){blank + 4, part.length - head.length - 4};
-    if (!find_header(head, "Content-Disposition", &disposition))
-        return status_fail(STATUS_BAD_REQUEST, "multipart: a part has no Content-Disposition");
-    if (header_parameter(disposition, "filename", &file_name))
-        return add_image(body, file_name, data, max_images);
-    if (!header_parameter(disposition, "name", &name))
-        return status_fail(STATUS_BAD_REQUEST, "multipart: a part has no name");
-    return add_field(body, name, data);
+    struct multipart form;
+    struct part part;
+    bool found, seen[2] = {false, false};
+    TRY(multipart_begin(&form, content_type, body->plain.bytes, body->plain.length));
+    for (;;) {
+        TRY(multipart_next(&form, &part, &found));
+        if (!found)
+            break;
+        if (part.is_file)
+            TRY(add_image(body, part.name, part.data, max_images));
+        else
+            TRY(add_field(body, &part, seen));
+    }
+    if (body->count == 0)
+        return status_fail(STATUS_NO_IMAGE, "the form holds no file");
+    return STATUS_OK;
 }
 
-// RFC 2046: "--boundary CRLF part CRLF --boundary CRLF part ... CRLF --boundary--".
-static enum status parse_multipart(struct body *body, const char *content_type, struct slice bytes,
-                                   int max_images)
+// ---- application/json ---------------------------------------------------------------------------
+
+// Decodes into body->decoded, at *used.
+static enum status decode_image(struct body *body, const json_t *text, size_t *used, int max_images)
 {
-    struct slice boundary;
-    char mark[80];
-    if (!header_parameter((struct slice){content_type, strlen(content_type)}, "boundary",
-                          &boundary) ||
-        boundary.length == 0 || boundary.length > 70)
-        return status_fail(STATUS_BAD_REQUEST, "multipart: no boundary of 1 to 70 characters");
-    size_t mark_length =
-        (size_t)snprintf(mark, sizeof mark, "\r\n--%.*s", (int)boundary.length, boundary.at);
-    // The first boundary may stand at the very start, without the line break.
-    const char *end = bytes.at + bytes.length, *c;
-    if (bytes.length >= mark_length - 2 && memcmp(bytes.at, mark + 2, mark_length - 2) == 0)
-        c = bytes.at + mark_length - 2;
-    else if ((c = memmem(bytes.at, bytes.length, mark, mark_length)))
-        c += mark_length;
-    else
-        return status_fail(STATUS_BAD_REQUEST, "multipart: the boundary is not in the body");
-    for (;;) {
-        if (end - c >= 2 && memcmp(c, "--", 2) == 0)
-            return STATUS_OK;
-        while (c < end && (*c == ' ' || *c == '\t'))
-            c++;
-        if (end - c < 2 || memcmp(c, "\r\n", 2) != 0)
-            return status_fail(STATUS_BAD_REQUEST, "multipart: a boundary line does not end");
-        c += 2;
-        const char *next = memmem(c, (size_t)(end - c), mark, mark_length);
-        if (!next)
-            return status_fail(STATUS_BAD_REQUEST, "multipart: the closing boundary is missing");
-        TRY(add_part(body, (struct slice){c, (size_t)(next - c)}, max_images));
-        c = next + mark_length;
+    uint8_t *bytes = body->decoded + *used;
+    size_t length;
+    enum status status =
+        base64_decode(json_string_value(text), json_string_length(text), bytes, &length);
+    if (status != STATUS_OK) {
+        char problem[256];
+        snprintf(problem, sizeof problem, "%s", status_detail(status));
+        return status_fail(status, "images[%d]: %s", body->count, problem);
     }
+    *used += length;
+    return add_image(body, (struct slice){"", 0}, (struct slice){(const char *)bytes, length},
+                     max_images);
 }
+
+static enum status read_images(struct body *body, const json_t *list, int max_images)
+{
+    size_t count = json_array_size(list), most = 0, used = 0;
+    if (list && !json_is_array(list))
+        return status_fail(STATUS_BAD_REQUEST, "images: expected a list of strings");
+    if (count == 0)
+        return status_fail(STATUS_NO_IMAGE,
+                           "images: expected a list of base64 strings or data: URIs, one or more");
+    if (count > (size_t)max_images)
+        return too_many(max_images);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *text = json_array_get(list, i);
+        if (!json_is_string(text))
+            return status_fail(STATUS_BAD_REQUEST,
+                               "images[%zu]: expected a string of base64 or a data: URI", i);
+        most += base64_max_bytes(json_string_length(text));
+    }
+    TRY(charge(body, most));
+    body->decoded = malloc(most + 1); // not nothing, for which there might be no pointer
+    if (!body->decoded)
+        return status_fail(STATUS_OUT_OF_MEMORY, "no memory for images of %zu bytes", most);
+    for (size_t i = 0; i < count; i++)
+        TRY(decode_image(body, json_array_get(list, i), &used, max_images));
+    return STATUS_OK;
+}
+
+static enum status read_object(struct body *body, json_t *object, int max_images)
+{
+    const char *key;
+    json_t *value, *images = NULL;
+    if (!json_is_object(object))
+        return status_fail(STATUS_BAD_REQUEST, "json: expected an object: {\"images\": [...]}");
+    json_object_foreach(object, key, value)
+    {
+        if (strcmp(key, "images") == 0)
+            images = value;
+        else if (strcmp(key, "top_k") == 0 && json_is_integer(value))
+            snprintf(body->top_k, sizeof body->top_k, "%lld", json_integer_value(value));
+        else if (strcmp(key, "top_k") == 0)
+            return status_fail(STATUS_BAD_TOP_K, "top_k: expected a whole number");
+        else if (strcmp(key, "logits") == 0 && (json_is_boolean(value) || json_is_integer(value)))
+            snprintf(body->logits, sizeof body->logits, "%lld",
+                     json_is_integer(value) ? json_integer_value(value) : json_is_true(value));
+        else if (strcmp(key, "logits") == 0)
+            return status_fail(STATUS_BAD_REQUEST, "logits: expected true or false, 1 or 0");
+        else
+            return status_fail(STATUS_BAD_REQUEST,
+                               "json: the key \"%.64s\" is none of images, top_k, logits", key);
+    }
+    return read_images(body, images, max_images);
+}
+
+// The images are copies, so that the text and its values are given back here.
+static enum status parse_json(struct body *body, int max_images)
+{
+    const char *text = (const char *)body->plain.bytes;
+    size_t memory_bytes, length = body->plain.length;
+    json_t *root;
+    TRY(json_measure(text, length, &memory_bytes));
+    TRY(charge(body, memory_bytes));
+    enum status status = json_parse(text, length, &root);
+    inflate_release(&body->plain);
+    if (status == STATUS_OK) {
+        status = read_object(body, root, max_images);
+        json_decref(root);
+    }
+    discharge(body, (int64_t)memory_bytes);
+    return status;
+}
+
+// ---- all of them --------------------------------------------------------------------------------
 
 static bool has_type(const char *content_type, const char *type)
 {
@@ -177,32 +211,39 @@ static bool has_type(const char *content_type, const char *type)
            (content_type[length] == '\0' || strchr("; \t", content_type[length]));
 }
 
-static enum status parse(const char *content_type, struct slice bytes, int max_images,
-                         struct body *body)
+static enum status parse_image(struct body *body, int max_images)
 {
-    if (bytes.length == 0)
-        return status_fail(STATUS_NO_IMAGE, "the body is empty: send the image in it");
-    if (has_type(content_type, "multipart/form-data"))
-        TRY(parse_multipart(body, content_type, bytes, max_images));
-    else if (has_type(content_type, "application/json"))
-        return status_fail(STATUS_UNSUPPORTED_MEDIA,
-                           "send the image itself or multipart/form-data, not JSON");
-    else
-        TRY(add_image(body, (struct slice){"", 0}, bytes, max_images));
-    if (body->count == 0)
-        return status_fail(STATUS_NO_IMAGE, "the form holds no file");
-    return STATUS_OK;
+    struct slice bytes = {(const char *)body->plain.bytes, body->plain.length};
+    size_t start = 0;
+    while (start < bytes.length && memchr(" \t\r\n", bytes.at[start], 4))
+        start++;
+    if (start < bytes.length && bytes.at[start] == '{')
+        return status_fail(STATUS_UNSUPPORTED_IMAGE,
+                           "not a format we know; JPEG and PNG are supported; JSON is sent with "
+                           "\"Content-Type: application/json\"");
+    return add_image(body, (struct slice){"", 0}, bytes, max_images);
 }
 
-enum status body_parse(const char *content_type, const uint8_t *bytes, size_t length,
-                       int max_images, struct body *body)
+static enum status parse(const struct body_source *source, struct body *body)
 {
-    *body = (struct body){0};
-    body->images = calloc((size_t)max_images, sizeof *body->images);
+    TRY(inflate_body(source->content_encoding, source->bytes, source->length, source->max_bytes,
+                     source->budget, &body->plain));
+    if (body->plain.length == 0)
+        return status_fail(STATUS_NO_IMAGE, "the body is empty: send the image in it");
+    if (has_type(source->content_type, "multipart/form-data"))
+        return parse_form(body, source->content_type, source->max_images);
+    if (has_type(source->content_type, "application/json"))
+        return parse_json(body, source->max_images);
+    return parse_image(body, source->max_images);
+}
+
+enum status body_parse(const struct body_source *source, struct body *body)
+{
+    *body = (struct body){.budget = source->budget};
+    body->images = calloc((size_t)source->max_images, sizeof *body->images);
     if (!body->images)
         return status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
-    enum status status =
-        parse(content_type, (struct slice){(const char *)bytes, length}, max_images, body);
+    enum status status = parse(source, body);
     if (status != STATUS_OK)
         body_release(body);
     return status;
@@ -211,5 +252,8 @@ enum status body_parse(const char *content_type, const uint8_t *bytes, size_t le
 void body_release(struct body *body)
 {
     free(body->images);
+    free(body->decoded);
+    inflate_release(&body->plain);
+    discharge(body, body->charged);
     *body = (struct body){0};
 }

@@ -310,7 +310,8 @@ static enum status start(struct http_server *server)
     const struct http_options *options = &server->options;
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
                      MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG;
-    // Without TLS the list of its options ends where it begins.
+    // Without TLS the list of its options ends where it begins. The library reads both texts in
+    // MHD_start_daemon() and keeps what it made of them, not the texts.
     struct MHD_OptionItem tls[] = {
         {options->tls_key ? MHD_OPTION_HTTPS_MEM_KEY : MHD_OPTION_END, 0,
          (void *)(uintptr_t)options->tls_key},
@@ -325,6 +326,10 @@ static enum status start(struct http_server *server)
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)((options->idle_timeout_ms + 999) / 1000),
         MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK_BYTES, MHD_OPTION_ARRAY, tls,
         MHD_OPTION_END);
+    if (!server->daemon && options->tls_key)
+        return status_fail(STATUS_USAGE,
+                           "HTTPS does not start: --tls-key is not the key of --tls-cert, or one "
+                           "of them is broken (--log-level debug says more)");
     if (!server->daemon)
         return status_fail(STATUS_INTERNAL, "the HTTP library does not start: %s", strerror(errno));
     return listener_start(options->listen, options->port, on_accept, server, &server->listener);

@@ -160,7 +160,7 @@ enum status image_read(const uint8_t *bytes, size_t length, const struct image_l
     static const uint8_t jpeg_start[] = {0xff, 0xd8, 0xff};
     static const uint8_t png_start[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
     if (length == 0)
-        return status_fail(STATUS_UNSUPPORTED_IMAGE, "empty; JPEG and PNG are supported");
+        return status_fail(STATUS_UNSUPPORTED_IMAGE, "empty; JPEG, PNG and WebP are supported");
 
     enum status status;
     struct image_receiver receiver = {.sink = sink, .apply_orientation = limits->apply_orientation};
@@ -168,9 +168,11 @@ enum status image_read(const uint8_t *bytes, size_t length, const struct image_l
         status = image_read_jpeg(bytes, length, limits, &receiver, sink->shortest);
     else if (length >= sizeof png_start && memcmp(bytes, png_start, sizeof png_start) == 0)
         status = image_read_png(bytes, length, limits, &receiver);
+    else if (length >= 12 && memcmp(bytes, "RIFF", 4) == 0 && memcmp(bytes + 8, "WEBP", 4) == 0)
+        status = image_read_webp(bytes, length, limits, &receiver);
     else
         return status_fail(STATUS_UNSUPPORTED_IMAGE,
-                           "not a format we know; JPEG and PNG are supported");
+                           "not a format we know; JPEG, PNG and WebP are supported");
     if (status == STATUS_OK && receiver.orientation != 1)
         status = send_turned(&receiver);
     image_release(&receiver.kept);

@@ -104,3 +104,35 @@ enum status image_read_png(const uint8_t *bytes, size_t length, const struct ima
     image_release(&image);
     return status;
 }
+
+static enum status png_write_status(int code)
+{
+    if (code == SPNG_OK)
+        return STATUS_OK;
+    if (code == SPNG_EMEM || code == SPNG_EZLIB_INIT)
+        return status_fail(STATUS_OUT_OF_MEMORY, "png: out of memory");
+    return status_fail(STATUS_INTERNAL, "png: %s", spng_strerror(code));
+}
+
+enum status png_write(const uint8_t *rgb, int width, int height, uint8_t **bytes, size_t *length)
+{
+    *bytes = NULL;
+    *length = 0;
+    struct spng_ihdr header = {.width = (uint32_t)width,
+                               .height = (uint32_t)height,
+                               .bit_depth = 8,
+                               .color_type = SPNG_COLOR_TYPE_TRUECOLOR};
+    spng_ctx *ctx = spng_ctx_new(SPNG_CTX_ENCODER);
+    if (!ctx)
+        return status_fail(STATUS_OUT_OF_MEMORY, "png: out of memory");
+    int code = spng_set_option(ctx, SPNG_ENCODE_TO_BUFFER, 1);
+    if (!code)
+        code = spng_set_ihdr(ctx, &header);
+    if (!code)
+        code = spng_encode_image(ctx, rgb, (size_t)width * (size_t)height * 3, SPNG_FMT_PNG,
+                                 SPNG_ENCODE_FINALIZE);
+    if (!code)
+        *bytes = spng_get_png_buffer(ctx, length, &code); // ours from here on
+    spng_ctx_free(ctx);
+    return png_write_status(code);
+}

@@ -1,4 +1,5 @@
 #include "inference.h"
+#include "clock.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,7 +61,7 @@ static void note_times(struct engine *engine, const struct job *job, struct trac
     trace->batch = job->batch > trace->batch ? job->batch : trace->batch;
 }
 
-static enum outcome outcome_of(enum status status)
+enum outcome inference_outcome(enum status status)
 {
     switch (status) {
     case STATUS_OK:
@@ -99,7 +100,7 @@ static void run_jobs(struct engine *engine, const struct upload *images, struct 
         } else if (result->status == STATUS_OK) {
             result_fail(result, job->status);
         }
-        trace->images[outcome_of(result->status)]++;
+        trace->images[inference_outcome(result->status)]++;
     }
 }
 
@@ -125,14 +126,24 @@ enum status inference_run(struct engine *engine, const struct client *client,
                           const struct upload *images, int count, struct trace *trace,
                           struct inference *inference)
 {
+    int64_t start = clock_ns();
     *inference = (struct inference){0};
     enum status status = reserve(engine, client, count, inference);
+    bool success = status == STATUS_OK;
     if (status == STATUS_OK) {
         run_jobs(engine, images, trace, inference);
+        for (int i = 0; i < count; i++)
+            success = success && inference->results[i].status == STATUS_OK;
     } else {
-        trace->images[outcome_of(status)] += count;
+        trace->images[inference_outcome(status)] += count;
         release_memory(inference);
     }
+    metrics_count_inference(
+        engine->metrics, success,
+        &(struct inference_times){.total_ns = clock_ns() - start,
+                                  .queue_ns = trace->queue_ns,
+                                  .input_ns = trace->decode_ns + trace->preprocess_ns,
+                                  .infer_ns = trace->infer_ns});
     return status;
 }
 

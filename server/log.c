@@ -1,5 +1,6 @@
 #include "log.h"
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -14,8 +15,12 @@ void log_set(enum log_level level, enum log_format format)
     chosen = format;
 }
 
+// The words of a request are cut short enough for all of them to find room in a line; END_BYTES is
+// kept free for what ends a message.
+enum { LINE_BYTES = 4096, END_BYTES = 16, MAX_PATH_BYTES = 1024, MAX_WORD_BYTES = 256 };
+
 struct line {
-    char text[2048];
+    char text[LINE_BYTES];
     size_t length;
 };
 
@@ -32,15 +37,40 @@ static void append(struct line *line, const char *format, ...)
         line->length += (size_t)length < room ? (size_t)length : room - 1;
 }
 
-// Text that a client may have sent: it must neither start a line of its own nor end a JSON string.
-static void append_text(struct line *line, const char *text)
+// The bytes of the UTF-8 character (RFC 3629) that text begins with; 0 where it begins with none,
+// or with one that commands a terminal.
+static size_t character_bytes(const char *text)
 {
-    const char *escaped = chosen == LOG_JSON ? "\"\\" : "";
-    for (const char *c = text; *c && line->length < sizeof line->text - 64; c++)
-        if ((unsigned char)*c < ' ' || (unsigned char)*c == 0x7f)
-            append(line, " ");
+    unsigned char c[4] = {0};
+    memcpy(c, text, strnlen(text, sizeof c));
+    size_t bytes = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
+    for (size_t i = 1; i < bytes; i++)
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+    bool control = c[0] < ' ' || c[0] == 0x7f || (c[0] == 0xc2 && c[1] < 0xa0);
+    bool overlong = (c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xf0 && c[1] < 0x90);
+    bool surrogate = c[0] == 0xed && c[1] >= 0xa0;
+    bool beyond = c[0] > 0xf4 || (c[0] == 0xf4 && c[1] >= 0x90);
+    return control || overlong || surrogate || beyond ? 0 : bytes;
+}
+
+// Text that a client may have sent, at most max bytes of it: it must neither start a line of its
+// own nor end the string that it is in, and stays UTF-8. in_string: between quotes.
+static void append_text(struct line *line, const char *text, size_t max, bool in_string)
+{
+    size_t end = line->length + max;
+    while (*text && line->length + 4 <= end) {
+        size_t bytes = character_bytes(text);
+        if (bytes == 0)
+            append(line, "?");
+        else if (in_string && (*text == '"' || *text == '\\'))
+            append(line, "\\%c", *text);
         else
-            append(line, strchr(escaped, *c) ? "\\%c" : "%c", *c);
+            append(line, "%.*s", (int)bytes, text);
+        text += bytes > 0 ? bytes : 1;
+    }
+    if (*text)
+        append(line, "...");
 }
 
 static void begin(struct line *line, enum log_level level)
@@ -56,7 +86,7 @@ static void begin(struct line *line, enum log_level level)
            time, now.tv_nsec / 1000000, names[level]);
 }
 
-// One write for each line, so that those of several threads do not mix.
+// One write for each line, so that those of several threads do not mix: stderr has no buffer.
 static void end(struct line *line)
 {
     if (chosen == LOG_JSON)
@@ -77,16 +107,21 @@ void log_line(enum log_level level, const char *format, ...)
     va_end(args);
     begin(&line, level);
     append(&line, chosen == LOG_JSON ? ",\"message\":\"" : " ");
-    append_text(&line, text);
+    append_text(&line, text, sizeof line.text - END_BYTES - line.length, chosen == LOG_JSON);
     append(&line, chosen == LOG_JSON ? "\"" : "");
     end(&line);
 }
 
-static void append_word(struct line *line, const char *name, const char *text)
+// In a text line, too, between quotes where it could be taken for several.
+static void append_word(struct line *line, const char *name, const char *text, size_t max)
 {
-    append(line, chosen == LOG_JSON ? ",\"%s\":\"" : " %s=", name);
-    append_text(line, text);
-    append(line, chosen == LOG_JSON ? "\"" : "");
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                                "/*._-";
+    bool quoted = chosen == LOG_JSON || text[strspn(text, plain)] != '\0';
+    append(line, chosen == LOG_JSON ? ",\"%s\":" : " %s=", name);
+    append(line, quoted ? "\"" : "");
+    append_text(line, text, max, quoted);
+    append(line, quoted ? "\"" : "");
 }
 
 static void append_number(struct line *line, const char *name, size_t number)
@@ -101,7 +136,8 @@ static void append_ms(struct line *line, const char *name, int64_t ns)
 
 static enum log_level level_of(const struct log_request *request)
 {
-    static const char *const probes[] = {"/healthz", "/readyz", "/metrics"};
+    static const char *const probes[] = {"/healthz", "/readyz", "/metrics", "/v2/health/live",
+                                         "/v2/health/ready"};
     for (size_t i = 0; i < sizeof probes / sizeof *probes; i++)
         if (strcmp(request->path, probes[i]) == 0)
             return LOG_DEBUG;
@@ -115,12 +151,12 @@ void log_request(const struct log_request *request)
     if (level > highest)
         return;
     begin(&line, level);
-    append_word(&line, "request_id", request->id);
-    append_word(&line, "method", request->method);
-    append_word(&line, "path", request->path);
+    append_word(&line, "request_id", request->id, MAX_WORD_BYTES);
+    append_word(&line, "method", request->method, MAX_WORD_BYTES);
+    append_word(&line, "path", request->path, MAX_PATH_BYTES);
     append_number(&line, "status", (size_t)request->http_status);
     if (*request->code)
-        append_word(&line, "code", request->code);
+        append_word(&line, "code", request->code, MAX_WORD_BYTES);
     append_number(&line, "bytes_in", request->bytes_in);
     append_number(&line, "bytes_out", request->bytes_out);
     if (request->images > 0)

@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     MAX_BUCKETS = 16,
-    MAX_REQUEST_ROWS = 256, // routes x statuses that were seen
+    MAX_REQUEST_ROWS = 512, // routes x statuses that were seen
 };
 
 static const double seconds[] = {0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
@@ -63,6 +64,7 @@ struct metrics {
     size_t n_requests;
     uint64_t images[OUTCOMES];
     uint64_t batches[2]; // idle, full
+    struct inference_statistics inferences;
 };
 
 enum status metrics_create(struct metrics **out)
@@ -138,6 +140,45 @@ void metrics_count_batch(struct metrics *metrics, int count, bool full)
     pthread_mutex_lock(&metrics->mutex);
     observe(metrics, BATCH_IMAGES, count);
     metrics->batches[full]++;
+    pthread_mutex_unlock(&metrics->mutex);
+}
+
+static void add_time(struct statistic *statistic, int64_t ns)
+{
+    statistic->count++;
+    statistic->ns += (uint64_t)ns;
+}
+
+void metrics_time_batch(struct metrics *metrics, int count, int64_t ns)
+{
+    if (count > METRICS_MAX_BATCH)
+        return;
+    pthread_mutex_lock(&metrics->mutex);
+    add_time(&metrics->inferences.batches[count], ns);
+    pthread_mutex_unlock(&metrics->mutex);
+}
+
+void metrics_count_inference(struct metrics *metrics, bool success,
+                             const struct inference_times *times)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    pthread_mutex_lock(&metrics->mutex);
+    struct inference_statistics *inferences = &metrics->inferences;
+    add_time(success ? &inferences->success : &inferences->fail, times->total_ns);
+    if (success) {
+        add_time(&inferences->queue, times->queue_ns);
+        add_time(&inferences->compute_input, times->input_ns);
+        add_time(&inferences->compute_infer, times->infer_ns);
+        inferences->last_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    }
+    pthread_mutex_unlock(&metrics->mutex);
+}
+
+void metrics_read_inferences(struct metrics *metrics, struct inference_statistics *statistics)
+{
+    pthread_mutex_lock(&metrics->mutex);
+    *statistics = metrics->inferences;
     pthread_mutex_unlock(&metrics->mutex);
 }
 

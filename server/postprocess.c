@@ -21,14 +21,30 @@ static int insert(struct prediction *top, int count, int k, int class_index, con
     return count;
 }
 
+static float sum_of_powers(const float *logits, int classes, float max)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < classes; i++)
+        sum += expf(logits[i] - max);
+    return sum;
+}
+
 void postprocess_top_k(const float *logits, int classes, int k, struct prediction *top)
 {
     int count = 0;
     for (int i = 0; i < classes; i++)
         count = insert(top, count, k, i, logits);
-    float max = logits[top[0].class_index], sum = 0.0f;
-    for (int i = 0; i < classes; i++)
-        sum += expf(logits[i] - max);
+    float max = logits[top[0].class_index], sum = sum_of_powers(logits, classes, max);
     for (int i = 0; i < k; i++)
         top[i].probability = expf(logits[top[i].class_index] - max) / sum;
+}
+
+void postprocess_softmax(const float *logits, int classes, float *probabilities)
+{
+    float max = -INFINITY;
+    for (int i = 0; i < classes; i++)
+        max = rank(logits[i]) > max ? logits[i] : max;
+    float sum = sum_of_powers(logits, classes, max);
+    for (int i = 0; i < classes; i++)
+        probabilities[i] = expf(logits[i] - max) / sum;
 }

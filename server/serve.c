@@ -2,8 +2,11 @@
 
 #include "api.h"
 #include "commands.h"
+#include "secret.h"
 #include "worker.h"
 #include <malloc.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,10 +18,12 @@ enum {
     MAX_LANES = 2 * DEVICE_MAX_GPUS,
     ADMIN_CONNECTIONS = 64,
     ADMIN_BODY_BYTES = 4096,
+    STILL_STARTING = -1,
 };
 
 struct server {
     const struct config *config;
+    struct auth *auth; // NULL: everybody may ask
     struct metrics *metrics;
     struct api *api;
     struct http_load load, admin_load;
@@ -32,6 +37,8 @@ struct server {
     } lanes[MAX_LANES];
     int n_lanes;
     int max_batch;
+    pthread_t starter;     // starts the engine while the main thread takes the signals
+    atomic_int start_code; // STILL_STARTING, or the exit code of the start
     atomic_bool device_failed;
     bool hurry; // stop without waiting for requests in work
 };
@@ -67,6 +74,55 @@ static int64_t largest_body(const struct config *config)
                                                                : config->max_inflight_bytes;
 }
 
+// One of the files of HTTPS; `mark` ends the first line of what it has to hold.
+static enum status read_pem(const char *path, const char *mark, char **text)
+{
+    TRY(secret_read(path, text));
+    if (strstr(*text, mark))
+        return STATUS_OK;
+    return status_fail(STATUS_USAGE, "%s: not in PEM format: no line ends with \"%s\"", path, mark);
+}
+
+// Both stay NULL where HTTPS is not wanted.
+static enum status read_tls(const struct config *config, char **cert, char **key)
+{
+    if (!*config->tls_cert && !*config->tls_key)
+        return STATUS_OK;
+    if (!*config->tls_cert || !*config->tls_key)
+        return status_fail(STATUS_USAGE, "--tls-cert and --tls-key go together: %s is missing",
+                           *config->tls_cert ? "--tls-key" : "--tls-cert");
+    TRY(read_pem(config->tls_cert, "CERTIFICATE-----", cert));
+    return read_pem(config->tls_key, "PRIVATE KEY-----", key);
+}
+
+static enum status start_main(struct server *server)
+{
+    const struct config *config = server->config;
+    struct http_options options = {.listen = config->listen,
+                                   .port = (int)config->port,
+                                   .max_body_bytes = largest_body(config),
+                                   .max_connections = config->max_connections,
+                                   .idle_timeout_ms = config->idle_timeout_ms,
+                                   .request_timeout_ms = config->request_timeout_ms,
+                                   .load = &server->load,
+                                   .admit = api_admit,
+                                   .handler = api_handle,
+                                   .context = server->api};
+    char *cert = NULL, *key = NULL;
+    server->load.bytes.limit = config->max_inflight_bytes;
+    enum status status = read_tls(config, &cert, &key);
+    options.tls_cert = cert;
+    options.tls_key = key;
+    if (status == STATUS_OK)
+        status = http_start(&options, &server->http);
+    secret_free(cert);
+    secret_free(key);
+    TRY(status);
+    printf("listening on %s://%s\n", *config->tls_cert ? "https" : "http",
+           http_address(server->http));
+    return STATUS_OK;
+}
+
 // The health checks and the metrics alone: a few connections are enough, and theirs are not those
 // that clients can fill.
 static enum status start_admin(struct server *server)
@@ -94,21 +150,11 @@ static enum status start_http(struct server *server)
 {
     const struct config *config = server->config;
     raise_descriptor_limit(config->max_connections);
-    server->load.bytes.limit = config->max_inflight_bytes;
+    if (*config->api_key_file)
+        TRY(auth_open(config->api_key_file, &server->auth));
     TRY(metrics_create(&server->metrics));
-    TRY(api_create(config, server->metrics, &server->load, &server->api));
-    TRY(http_start(&(struct http_options){.listen = config->listen,
-                                          .port = (int)config->port,
-                                          .max_body_bytes = largest_body(config),
-                                          .max_connections = config->max_connections,
-                                          .idle_timeout_ms = config->idle_timeout_ms,
-                                          .request_timeout_ms = config->request_timeout_ms,
-                                          .load = &server->load,
-                                          .admit = api_admit,
-                                          .handler = api_handle,
-                                          .context = server->api},
-                   &server->http));
-    printf("listening on http://%s\n", http_address(server->http));
+    TRY(api_create(config, server->metrics, server->auth, &server->load, &server->api));
+    TRY(start_main(server));
     TRY(start_admin(server));
     fflush(stdout);
     return STATUS_OK;
@@ -184,6 +230,29 @@ static enum status start_engine(struct server *server)
     return STATUS_OK;
 }
 
+// A start that fails ends the wait for a signal.
+static void *start_engine_thread(void *context)
+{
+    struct server *server = context;
+    enum status status = start_engine(server);
+    atomic_store(&server->start_code, status == STATUS_OK ? EXIT_OK : exit_code(status));
+    if (status != STATUS_OK)
+        kill(getpid(), SIGTERM);
+    return NULL;
+}
+
+// A device that does not answer must not hold the process: after the time for the drain, and some
+// for the rest, it leaves as it is.
+static void *leave_at_last(void *context)
+{
+    const int64_t rest_ms = 5000;
+    const struct server *server = context;
+    int64_t ms = rest_ms + (server->hurry ? 0 : server->config->drain_timeout_ms);
+    poll(NULL, 0, (int)ms);
+    log_error("the stop does not come to its end: leaving");
+    _exit(EXIT_DEVICE);
+}
+
 static bool signal_waits(void)
 {
     sigset_t pending;
@@ -193,6 +262,9 @@ static bool signal_waits(void)
 
 static void stop(struct server *server)
 {
+    pthread_t last;
+    if (pthread_create(&last, NULL, leave_at_last, server) == 0)
+        pthread_detach(last);
     http_stop(server->http, server->hurry ? 0 : server->config->drain_timeout_ms, signal_waits);
     http_stop(server->admin, 0, signal_waits);
     if (server->queue)
@@ -208,40 +280,59 @@ static void stop(struct server *server)
     model_close(&server->model);
     api_free(server->api);
     metrics_free(server->metrics);
+    auth_close(server->auth);
 }
 
-// SIGTERM and SIGINT are blocked in every thread and taken here. The first begins the stop:
-// balancers are told, and given time to act on it. A second one means at once.
-static void wait_for_signals(struct server *server, const sigset_t *signals)
+static void reload(struct auth *auth)
+{
+    enum status status = auth ? auth_reload(auth) : STATUS_OK;
+    if (status == STATUS_OK)
+        log_info("SIGHUP: %s", auth ? "the keys were read again" : "there are no keys to read");
+    else
+        log_error("SIGHUP: the keys stay as they were: %s", status_detail(status));
+}
+
+// The signals are blocked in every thread and taken here. The first that is not SIGHUP begins the
+// stop: balancers are told, and given time to act on it. A second one means at once.
+static void wait_for_signals(struct server *server, sigset_t *signals)
 {
     int signal_number = 0;
-    sigwait(signals, &signal_number);
-    log_info("stopping (%s)", strsignal(signal_number));
-    if (atomic_load(&server->device_failed))
+    while (sigwait(signals, &signal_number) == 0 && signal_number == SIGHUP)
+        reload(server->auth);
+    if (atomic_load(&server->device_failed) || atomic_load(&server->start_code) > EXIT_OK)
         return;
+    log_info("stopping (%s)", strsignal(signal_number));
+    if (atomic_load(&server->start_code) == STILL_STARTING)
+        _exit(EXIT_OK); // nothing was accepted, and the device may not answer
     api_set_unready(server->api, STATUS_DRAINING);
     int64_t delay_ms = server->config->drain_delay_ms;
     const struct timespec delay = {.tv_sec = delay_ms / 1000, .tv_nsec = delay_ms % 1000 * 1000000};
+    sigdelset(signals, SIGHUP);
     server->hurry = delay_ms > 0 && sigtimedwait(signals, NULL, &delay) > 0;
 }
 
 int serve_main(const struct config *config)
 {
-    struct server server = {.config = config};
+    struct server server = {.config = config, .start_code = STILL_STARTING};
     bound_free_memory();
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
 
     enum status status = start_http(&server);
-    if (status == STATUS_OK)
-        status = start_engine(&server);
-    if (status == STATUS_OK)
-        wait_for_signals(&server, &signals);
+    if (status == STATUS_OK &&
+        pthread_create(&server.starter, NULL, start_engine_thread, &server) != 0)
+        status = status_fail(STATUS_INTERNAL, "cannot start a thread");
     int code = status == STATUS_OK ? EXIT_OK : exit_code(status);
+    if (status == STATUS_OK) {
+        wait_for_signals(&server, &signals);
+        pthread_join(server.starter, NULL);
+        code = atomic_load(&server.start_code);
+    }
     stop(&server);
     return atomic_load(&server.device_failed) ? EXIT_DEVICE : code;
 }

@@ -58,8 +58,11 @@ static void *work(void *argument)
     while ((count = queue_take(worker->queue, worker->batch, worker->max_batch)) > 0) {
         atomic_store(&worker->busy_ns, clock_ns());
         metrics_count_batch(worker->metrics, count, count == worker->max_batch);
+        int64_t start = clock_ns();
         enum status status = run_batch(worker, count);
-        if (status != STATUS_OK)
+        if (status == STATUS_OK)
+            metrics_time_batch(worker->metrics, count, clock_ns() - start);
+        else
             log_error("a batch of %d images failed: %s", count, status_detail(status));
         queue_finish(worker->queue, worker->batch, count, status);
         if (status == STATUS_DEVICE_FAILED) {

@@ -43,7 +43,10 @@ rule 'the worker does not know HTTP' '^server/(worker|queue|vit|vit_weights)\.c'
 door microhttpd microhttpd 'server/http\.c'
 door libjpeg 'jpeglib|jerror' 'server/image_jpeg\.c'
 door libspng spng 'server/image_png\.c'
-door jansson jansson 'server/(bench|catalog|config|healthcheck|report|result|safetensors)\.c'
+door libwebp webp 'server/image_webp\.c'
+door zlib zlib 'server/inflate\.c'
+door jansson jansson \
+    'server/(bench|body|catalog|config|healthcheck|json|oip(_[a-z]+)?|report|result|safetensors)\.c'
 door libcurl curl 'server/download\.c'
 door CUDA 'cuda|cublas' 'kernels/[a-z_]+\.(cu|cuh)'
 

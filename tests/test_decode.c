@@ -4,6 +4,7 @@
 
 #include "jpeg_files.h"
 #include "preprocess.h"
+#include "windows.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -24,101 +25,7 @@ static struct jpeg_file read_golden(const char *name)
     return file;
 }
 
-static const struct image_limits limits = {.max_pixels = 1 << 25, .apply_orientation = true};
-static const struct image_limits fast = {
-    .max_pixels = 1 << 25, .apply_orientation = true, .fast_decode = true};
-
 // ---- windows
-
-// Asks for a window. Keeps it, or compares it with that part of a picture that was kept.
-struct cutter {
-    struct image_sink sink;
-    struct image *keep;        // allocated by begin; all of the picture
-    const struct image *whole; // else, or NULL: pixels do not matter
-    struct image_window window;
-    int reduction, rows, wrong;
-};
-
-static enum status cutter_begin(struct image_sink *sink, const struct image_size *size,
-                                struct image_window *window)
-{
-    struct cutter *cutter = (struct cutter *)sink;
-    int width = (size->width + size->reduction - 1) / size->reduction;
-    int height = (size->height + size->reduction - 1) / size->reduction;
-    cutter->reduction = size->reduction;
-    if (cutter->keep) {
-        *cutter->keep = (struct image){malloc((size_t)width * (size_t)height * 3), width, height};
-        assert_non_null(cutter->keep->rgb);
-        cutter->window = (struct image_window){0, 0, width, height};
-    } else if (cutter->whole) {
-        assert_true(width == cutter->whole->width && height == cutter->whole->height);
-    }
-    *window = cutter->window;
-    return STATUS_OK;
-}
-
-static void cutter_rows(struct image_sink *sink, const uint8_t *const *rows, int count)
-{
-    struct cutter *cutter = (struct cutter *)sink;
-    const struct image *whole = cutter->keep ? cutter->keep : cutter->whole;
-    size_t bytes = (size_t)cutter->window.width * 3;
-    assert_in_range(count, 1, IMAGE_ROWS);
-    for (int i = 0; whole && i < count; i++, cutter->rows++) {
-        size_t y = (size_t)(cutter->window.top + cutter->rows);
-        uint8_t *at = whole->rgb + (y * (size_t)whole->width + (size_t)cutter->window.left) * 3;
-        if (cutter->keep)
-            memcpy(at, rows[i], bytes);
-        else
-            cutter->wrong += memcmp(at, rows[i], bytes) != 0;
-    }
-}
-
-// shortest: for a fast decoding of that; 0 is exact.
-static enum status cut(const struct jpeg_file *file, int shortest, const struct image *whole,
-                       struct image_window window, int *wrong)
-{
-    struct cutter cutter = {
-        .sink = {shortest, cutter_begin, cutter_rows}, .whole = whole, .window = window};
-    enum status status =
-        image_read(file->bytes, file->length, shortest ? &fast : &limits, &cutter.sink);
-    if (status == STATUS_OK && whole)
-        assert_int_equal(cutter.rows, window.height);
-    *wrong = cutter.wrong;
-    return status;
-}
-
-static struct image_window random_window(const struct image *image)
-{
-    struct image_window window;
-    window.width = 1 + (int)jpeg_random((uint32_t)image->width);
-    window.height = 1 + (int)jpeg_random((uint32_t)image->height);
-    if (jpeg_random(2)) // a small one, well inside of a large picture
-        window.width = 1 + window.width / 8;
-    window.left = (int)jpeg_random((uint32_t)(image->width - window.width + 1));
-    window.top = (int)jpeg_random((uint32_t)(image->height - window.height + 1));
-    return window;
-}
-
-static int wrong_windows(const struct jpeg_file *file, const char *name, int shortest, int count)
-{
-    struct image whole;
-    int bad = 0, wrong;
-    struct cutter keeper = {.sink = {shortest, cutter_begin, cutter_rows}, .keep = &whole};
-    if (shortest)
-        assert_int_equal(image_read(file->bytes, file->length, &fast, &keeper.sink), STATUS_OK);
-    else
-        assert_int_equal(image_decode(file->bytes, file->length, &limits, &whole), STATUS_OK);
-    for (int i = 0; i < count; i++) {
-        struct image_window window = random_window(&whole);
-        assert_int_equal(cut(file, shortest, &whole, window, &wrong), STATUS_OK);
-        if (wrong)
-            print_error("%s, %d x %d: %d wrong rows in %d x %d at %d, %d\n", name, whole.width,
-                        whole.height, wrong, window.width, window.height, window.left, window.top);
-        bad += wrong != 0;
-    }
-    image_release(&whole);
-    return bad;
-}
 
 static void windows_equal_the_whole(void **state)
 {
@@ -129,26 +36,27 @@ static void windows_equal_the_whole(void **state)
     for (int k = 0; k < JPEG_KINDS; k++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             struct jpeg_file file = jpeg_make(&jpeg_kinds[k], sizes[i][0], sizes[i][1], false);
-            bad += wrong_windows(&file, jpeg_kinds[k].name, 0, 60);
+            bad += wrong_windows(jpeg_kinds[k].name, file.bytes, file.length, 0, 60);
             for (int shortest = 1; shortest < 100; shortest *= 3) // all the reductions
-                bad += wrong_windows(&file, jpeg_kinds[k].name, shortest, 20);
+                bad += wrong_windows(jpeg_kinds[k].name, file.bytes, file.length, shortest, 20);
             free(file.bytes);
         }
     assert_int_equal(bad, 0);
 }
 
-// As JPEG and as PNG; EXIF behind a PNG's pixels too.
+// In every format; EXIF behind a PNG's pixels too.
 static void windows_of_turned_pictures(void **state)
 {
     (void)state;
     static const char *const names[] = {
         "exif-1-le.jpg", "exif-2-be.jpg", "exif-3-le.jpg",    "exif-4-be.jpg",
         "exif-5-le.jpg", "exif-6-be.jpg", "exif-7-le.jpg",    "exif-8-be.jpg",
-        "exif-3.png",    "exif-5.png",    "exif-6-after.png", "rgb-8-interlaced.png"};
+        "exif-3.png",    "exif-5.png",    "exif-6-after.png", "rgb-8-interlaced.png",
+        "exif-3.webp",   "exif-6.webp",   "exif-8.webp",      "animation-turned.webp"};
     int bad = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct jpeg_file file = read_golden(names[i]);
-        bad += wrong_windows(&file, names[i], 0, 60);
+        bad += wrong_windows(names[i], file.bytes, file.length, 0, 60);
         free(file.bytes);
     }
     assert_int_equal(bad, 0);
@@ -164,10 +72,11 @@ static void same_crop(const struct jpeg_file *file, const char *name,
     struct image image;
     struct preprocessed done;
     assert_true(whole && streamed);
-    assert_int_equal(image_decode(file->bytes, file->length, &limits, &image), STATUS_OK);
+    assert_int_equal(image_decode(file->bytes, file->length, &exact_limits, &image), STATUS_OK);
     assert_int_equal(preprocess_image(recipe, &image, whole), STATUS_OK);
-    assert_int_equal(preprocess_bytes(recipe, file->bytes, file->length, &limits, streamed, &done),
-                     STATUS_OK);
+    assert_int_equal(
+        preprocess_bytes(recipe, file->bytes, file->length, &exact_limits, streamed, &done),
+        STATUS_OK);
     assert_int_equal(done.width, image.width);
     assert_int_equal(done.height, image.height);
     if (memcmp(whole, streamed, size) != 0)
@@ -198,12 +107,11 @@ static void crops_equal_the_whole(void **state)
 
 // ---- damage
 
-static const struct image_window first_pixel = {.width = 1, .height = 1};
-
 // A window at the top sees nothing of the end, and yet the file must be whole.
 static void refuses_truncation_outside_the_window(void **state)
 {
     (void)state;
+    const struct image_window first_pixel = {.width = 1, .height = 1};
     int wrong;
     for (int k = 0; k < JPEG_KINDS; k++) {
         struct jpeg_file file = jpeg_make(&jpeg_kinds[k], 65, 90, false);
@@ -211,34 +119,14 @@ static void refuses_truncation_outside_the_window(void **state)
         assert_non_null(cut_file.bytes);
         memcpy(cut_file.bytes, file.bytes, file.length);
         for (; cut_file.length < file.length; cut_file.length += 7) {
-            enum status status = cut(&cut_file, 0, NULL, first_pixel, &wrong);
+            enum status status =
+                read_window(cut_file.bytes, cut_file.length, 0, NULL, first_pixel, &wrong);
             assert_int_equal(status, STATUS_BAD_IMAGE);
             assert_string_equal(status_detail(status), "jpeg: premature end of file");
         }
         free(cut_file.bytes);
         free(file.bytes);
     }
-}
-
-// Whatever is wrong with a file, a window of it has the status, the detail and the pixels of the
-// whole. Returns whether it does.
-static bool damaged_alike(const struct jpeg_file *file, int *decoded)
-{
-    struct image whole;
-    char detail[256];
-    int wrong = 0;
-    enum status status = image_decode(file->bytes, file->length, &limits, &whole), again;
-    if (status == STATUS_OK) {
-        again = cut(file, 0, &whole, random_window(&whole), &wrong);
-        (*decoded)++;
-    } else {
-        snprintf(detail, sizeof detail, "%s", status_detail(status));
-        again = cut(file, 0, NULL, first_pixel, &wrong);
-        if (again == status)
-            wrong = strcmp(detail, status_detail(again)) != 0;
-    }
-    image_release(&whole);
-    return status == again && !wrong;
 }
 
 static void windows_share_the_damage(void **state)
@@ -248,18 +136,7 @@ static void windows_share_the_damage(void **state)
     int bad = 0, decoded = 0;
     for (int k = 0; k < JPEG_KINDS; k++) {
         struct jpeg_file file = jpeg_make(&jpeg_kinds[k], 65, 90, false);
-        struct jpeg_file damaged = {malloc(file.length), file.length};
-        assert_non_null(damaged.bytes);
-        for (int round = 0; round < ROUNDS; round++) {
-            memcpy(damaged.bytes, file.bytes, file.length);
-            for (int flips = 0; flips <= round % 3; flips++)
-                damaged.bytes[jpeg_random((uint32_t)file.length)] ^= (uint8_t)(1 << jpeg_random(8));
-            if (!damaged_alike(&damaged, &decoded)) {
-                print_error("%s, round %d: not the same\n", jpeg_kinds[k].name, round);
-                bad++;
-            }
-        }
-        free(damaged.bytes);
+        bad += wrong_damaged_windows(jpeg_kinds[k].name, file.bytes, file.length, ROUNDS, &decoded);
         free(file.bytes);
     }
     assert_in_range(decoded, JPEG_KINDS * ROUNDS / 2, JPEG_KINDS * ROUNDS - 1);
@@ -276,10 +153,12 @@ static void fast_error(const struct jpeg_file *file, const struct preprocess *re
     uint8_t *exact = malloc((size_t)size), *reduced = malloc((size_t)size);
     struct preprocessed done, fast_done;
     assert_true(exact && reduced);
-    assert_int_equal(preprocess_bytes(recipe, file->bytes, file->length, &limits, exact, &done),
-                     STATUS_OK);
     assert_int_equal(
-        preprocess_bytes(recipe, file->bytes, file->length, &fast, reduced, &fast_done), STATUS_OK);
+        preprocess_bytes(recipe, file->bytes, file->length, &exact_limits, exact, &done),
+        STATUS_OK);
+    assert_int_equal(
+        preprocess_bytes(recipe, file->bytes, file->length, &fast_limits, reduced, &fast_done),
+        STATUS_OK);
     assert_int_equal(done.width, fast_done.width);
     assert_int_equal(done.height, fast_done.height);
     long sum = 0;
@@ -327,16 +206,13 @@ static void reduction_keeps_the_shortest_side(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int allowed = 0; allowed < 2; allowed++) {
             struct image image;
-            struct cutter keeper = {.sink = {cases[i][0], cutter_begin, cutter_rows},
-                                    .keep = &image};
             int reduction = allowed ? cases[i][1] : 1;
-            assert_int_equal(
-                image_read(file.bytes, file.length, allowed ? &fast : &limits, &keeper.sink),
-                STATUS_OK);
-            assert_int_equal(keeper.reduction, reduction);
+            assert_int_equal(read_whole(file.bytes, file.length,
+                                        allowed ? &fast_limits : &exact_limits, cases[i][0],
+                                        &image),
+                             reduction);
             assert_int_equal(image.width, (333 + reduction - 1) / reduction);
             assert_int_equal(image.height, (203 + reduction - 1) / reduction);
-            assert_int_equal(keeper.rows, image.height);
             image_release(&image);
         }
     free(file.bytes);

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-enum { MAX_GOLDEN = 300 };
+enum { MAX_GOLDEN = 400 };
 
 struct golden {
     char name[64];
@@ -163,11 +163,14 @@ static void refuses_what_is_no_picture(void **state)
 {
     (void)state;
     static const uint8_t gif[] = "GIF89a\1\0\1\0\0\0\0;", text[] = "<html>";
+    static const char formats[] = "JPEG, PNG and WebP";
     refuses(NULL, 0, STATUS_UNSUPPORTED_IMAGE, "empty");
-    refuses(gif, sizeof gif, STATUS_UNSUPPORTED_IMAGE, "JPEG and PNG");
-    refuses(text, sizeof text, STATUS_UNSUPPORTED_IMAGE, "JPEG and PNG");
-    refuses((const uint8_t *)"\xff\xd8", 2, STATUS_UNSUPPORTED_IMAGE, "JPEG and PNG");
-    refuses((const uint8_t *)"\x89PNG\r\n\x1a", 7, STATUS_UNSUPPORTED_IMAGE, "JPEG and PNG");
+    refuses(gif, sizeof gif, STATUS_UNSUPPORTED_IMAGE, formats);
+    refuses(text, sizeof text, STATUS_UNSUPPORTED_IMAGE, formats);
+    refuses((const uint8_t *)"\xff\xd8", 2, STATUS_UNSUPPORTED_IMAGE, formats);
+    refuses((const uint8_t *)"\x89PNG\r\n\x1a", 7, STATUS_UNSUPPORTED_IMAGE, formats);
+    refuses((const uint8_t *)"RIFF\4\0\0\0WEB", 11, STATUS_UNSUPPORTED_IMAGE, formats);
+    refuses((const uint8_t *)"RIFF\4\0\0\0WAVE", 12, STATUS_UNSUPPORTED_IMAGE, formats);
     refuses((const uint8_t *)"\xff\xd8\xff", 3, STATUS_BAD_IMAGE, "jpeg: premature end of file");
     refuses((const uint8_t *)"\x89PNG\r\n\x1a\n", 8, STATUS_BAD_IMAGE,
             "png: premature end of file");
@@ -179,13 +182,13 @@ static void refuses_every_truncation(void **state)
     for (int i = 0; i < golden_count; i++) {
         if (golden[i].apply_orientation)
             continue; // the same file again
-        bool png = golden[i].bytes[0] != 0xff;
+        bool png = golden[i].bytes[0] == 0x89, webp = golden[i].bytes[0] == 'R';
+        size_t signature = png ? 8 : webp ? 12 : 3;
         size_t whole = golden[i].length - (png ? 4 : 0); // libspng does without the CRC of IEND
         for (size_t length = 0; length < whole; length++) {
             struct image image;
             enum status status = decode(golden[i].bytes, length, &upright, &image);
-            enum status expected =
-                length < (png ? 8 : 3) ? STATUS_UNSUPPORTED_IMAGE : STATUS_BAD_IMAGE;
+            enum status expected = length < signature ? STATUS_UNSUPPORTED_IMAGE : STATUS_BAD_IMAGE;
             if (status != expected)
                 fail_msg("%s cut to %zu of %zu bytes: %s", golden[i].name, length, golden[i].length,
                          status_code(status));

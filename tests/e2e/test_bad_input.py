@@ -10,7 +10,7 @@ import unittest
 import urllib.parse
 
 from vitserve import (SANITIZED, TIMEOUT, ServerCase, answer_from, exchange, jpeg, multipart, png,
-                      png_chunk, receive_all, together)
+                      png_chunk, receive_all, together, webp)
 
 BODY_LIMIT = 1 << 20
 HEAD = b"POST /classify HTTP/1.1\r\nHost: x\r\n"
@@ -67,11 +67,11 @@ class BadInputCase(ServerCase):
 
 class Images(BadInputCase):
     def test_not_an_image(self):
-        for data in (b"x", b"no image", b"GIF89a" + bytes(100), b"RIFF\0\0\0\0WEBPVP8 ",
+        for data in (b"x", b"no image", b"GIF89a" + bytes(100), b"RIFF\0\0\0\0WAVEfmt ",
                      b"BM" + bytes(60), b"<svg/>", b"%PDF-1.4", bytes(1), bytes(5000),
                      b"\xff" * 100, bytes(range(256))):
             self.check_error(self.server.classify(data), 415, "unsupported_image")
-        self.assertIn("PNG", self.server.classify(b"x").json["error"])
+        self.assertIn("JPEG, PNG and WebP", self.server.classify(b"x").json["error"])
 
     def test_nothing(self):
         self.check_error(self.server.classify(b""), 400, "no_image")
@@ -79,7 +79,7 @@ class Images(BadInputCase):
         self.check_error(self.server.classify(iter([])), 400, "no_image")
 
     def test_truncated_at_every_tenth_byte(self):
-        for name, data, magic in (("png", png(), 8), ("jpeg", jpeg(), 3)):
+        for name, data, magic in (("png", png(), 8), ("jpeg", jpeg(), 3), ("webp", webp(), 12)):
             with contextlib.closing(self.server.connect()) as connection:
                 for length in range(0, len(data), 10):
                     with self.subTest(name, length=length):
@@ -92,7 +92,7 @@ class Images(BadInputCase):
                             self.check_error(answer, 400, "bad_image")
 
     def test_every_tenth_byte_changed(self):
-        for data in (png(), jpeg()):
+        for data in (png(), jpeg(), webp()):
             with contextlib.closing(self.server.connect()) as connection:
                 for at in range(0, len(data), 10):
                     changed = data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1:]
@@ -107,7 +107,8 @@ class Images(BadInputCase):
                    png_chunk(b"IDAT", b"x\x9c" + bytes(100)) + png_chunk(b"IEND", b""))
         at = next(i for i in range(len(jpeg())) if jpeg()[i:i + 2] in (b"\xff\xc0", b"\xff\xc2"))
         big_jpeg = jpeg()[:at + 5] + b"\xff\xff\xff\xff" + jpeg()[at + 9:]
-        for name, data in (("png", big_png), ("jpeg", big_jpeg)):
+        big_webp = webp()[:26] + b"\xff\x3f" * 2 + webp()[30:]  # 16383 is all it can say
+        for name, data in (("png", big_png), ("jpeg", big_jpeg), ("webp", big_webp)):
             with self.subTest(name):
                 answer = self.server.classify(data)
                 self.check_error(answer, 413, "image_too_large")
@@ -162,7 +163,7 @@ class Requests(BadInputCase):
                     self.check_error(answer, 405, "method_not_allowed")
 
     def test_unknown_path(self):
-        for path in ("/", "/classif", "/classify/", "/classify/x", "//classify", "/CLASSIFY",
+        for path in ("/index.html", "/classif", "/classify/", "/classify/x", "//classify", "/CLASSIFY",
                      "/model.json", "/healthz%20", "/classify%00", "/classify%00.png", "/%ff%fe", "/%", "/%zz",
                      "/..%2fetc/passwd", "/../../etc/passwd", "/%C3%A9", "/" + "x" * 5000,
                      "/<script>alert(1)</script>", "/%22%0d%0aX-Evil:%20yes", "/classify;x"):
@@ -175,11 +176,6 @@ class Requests(BadInputCase):
         answer = self.server.request("POST", "/%63lassif%79?top%5Fk=%32", png())
         self.assertEqual(answer.status, 200)
         self.assertEqual(len(answer.results[0]["predictions"]), 2)
-
-    def test_json_is_refused(self):
-        for kind in ("application/json", "Application/JSON; charset=utf-8"):
-            self.check_error(self.server.classify(b'{"images": []}', Content_Type=kind), 415,
-                             "unsupported_media_type")
 
 
 class Forms(BadInputCase):
@@ -216,7 +212,8 @@ class Forms(BadInputCase):
     def test_thousands_of_parts(self):
         field = b'--b\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n3\r\n'
         file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n\r\n'
-        self.check_form(field * 10000 + b"--b--", code="no_image")
+        self.check_form(field + b"--b--", code="no_image")
+        self.check_form(field * 10000 + b"--b--")
         self.check_form(file * 10000 + b"--b--", code="too_many_images")
         self.check_form(b"--b\r\n" * 100000 + b"--b--")
         self.check_form(b"--b\r\n\r\n" * 100000 + b"--b--")

@@ -122,6 +122,37 @@ class Batches(FaultCase):
             self.check_well_again(server)
 
 
+class Stops(FaultCase):
+    """A device that hangs holds neither the start nor the stop of the process."""
+
+    def test_while_starting(self):
+        self.command("hang")
+        with Server(model=MODEL, variables={"FAULTS": str(self.file)}, wait=False) as server:
+            time.sleep(0.3)
+            self.check_error(server.request("GET", "/readyz"), 503, "starting")
+            self.assertEqual(server.request("GET", "/healthz").status, 200)
+            start = time.monotonic()
+            self.assertEqual(server.stop(), 0)
+            self.assertLess(time.monotonic() - start, 1.0 * SLOW)
+
+    def test_while_draining(self):
+        server = self.serve("--drain-timeout-ms", 200)
+        try:
+            self.command("hang")
+            with server.open_socket() as client:
+                data = png()
+                client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+                               % len(data) + data)
+                time.sleep(0.3)
+                start = time.monotonic()
+                self.assertEqual(server.stop(), 3)
+                self.assertLess(time.monotonic() - start, 6.0 * SLOW)
+                self.assertIn("leaving", server.stderr())
+        finally:
+            server.kill()
+            server.log.close()
+
+
 class Clients(FaultCase):
     def test_work_of_a_client_that_hung_up_is_dropped(self):
         with self.serve("--max-queue", 64, "--request-timeout-ms", 60000) as server:

@@ -10,7 +10,7 @@ import time
 import unittest
 
 from vitserve import (MODEL, Case, Server, ServerCase, answer_from, exchange, jpeg,
-                      multipart, png, run, together)
+                      multipart, png, run, together, webp)
 
 
 class Bodies(ServerCase):
@@ -24,6 +24,8 @@ class Bodies(ServerCase):
                 self.assertEqual(answer.status, 200, answer.body)
                 self.assertEqual(answer.results, expected)
         self.assertEqual(expected[0]["name"], "image-1")
+        (result,) = self.server.classify(webp(), Content_Type="image/jpeg").results
+        self.assertEqual((result["width"], result["height"]), (33, 31))
 
     def test_answer_shape(self):
         answer = self.server.classify(png(50, 20))

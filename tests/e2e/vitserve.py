@@ -49,6 +49,7 @@ def run(*arguments, **variables):
 class Server:
     """vitserve serve on a free port of the loopback; a context manager that stops it, checks its
     exit code and leaves no process behind."""
+    scheme = "http"
 
     def __init__(self, *options, model=MODEL, variables=None, wait=True, port=0):
         self.log = tempfile.TemporaryFile()
@@ -67,7 +68,7 @@ class Server:
     def _read_port(self):
         ready, _, _ = select.select([self.process.stdout], [], [], TIMEOUT)
         line = self.process.stdout.readline().decode() if ready else ""
-        if not line.startswith("listening on http://127.0.0.1:"):
+        if not line.startswith(f"listening on {self.scheme}://127.0.0.1:"):
             raise AssertionError(f"no address but {line!r}: {self.stderr()}")
         return int(line.rsplit(":", 1)[1])
 
@@ -234,6 +235,10 @@ def png(width=40, height=30, seed=1):
 
 def jpeg():
     return (GOLDEN_IMAGES / "ycbcr-420-64x48.jpg").read_bytes()
+
+
+def webp():
+    return (GOLDEN_IMAGES / "lossy-33x31.webp").read_bytes()
 
 
 # ---- test cases ---------------------------------------------------------------------------------

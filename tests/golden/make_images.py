@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Writes images/: small JPEG and PNG files of every kind, and images/list.txt, what Pillow makes of them.
+"""Writes images/: small JPEG, PNG and WebP files of every kind, and images/list.txt, what Pillow makes of them.
 
 Line of the list: file apply_orientation width height fnv1a64, the hash being that of the RGB pixels.
 test_image.c reads it. Needs Pillow and numpy. PNG files are made by hand, since Pillow cannot write most
@@ -221,6 +221,101 @@ def write_pngs():
         record_png(f"exif-{orientation}-after.png", rgb, RGB, 8, after=exif)
 
 
+# WebP
+
+
+def webp(pixels, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", **options)
+    return file.getvalue()
+
+
+def riff(kind, data):
+    return kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+def webp_file(*chunks):
+    return riff(b"RIFF", b"WEBP" + b"".join(chunks))
+
+
+def image_chunks(data):
+    """The chunks that hold the pixels, out of a file."""
+    result, at = b"", 12
+    while at < len(data):
+        end = at + 8 + (struct.unpack("<I", data[at + 4 : at + 8])[0] + 1) // 2 * 2
+        if data[at : at + 4] in (b"VP8 ", b"VP8L", b"ALPH"):
+            result += data[at:end]
+        at = end
+    return result
+
+
+def three(number):
+    return struct.pack("<I", number)[:3]
+
+
+def extended(width, height, flags):
+    """Flags: 2 animation, 4 XMP, 8 EXIF, 16 alpha, 32 colour profile."""
+    return riff(b"VP8X", struct.pack("<I", flags) + three(width - 1) + three(height - 1))
+
+
+def frame(x, y, pixels, flags=0, **options):
+    """Flags: 1 clear it when its time is over, 2 replace what is below instead of blending."""
+    height, width = pixels.shape[:2]
+    place = three(x // 2) + three(y // 2) + three(width - 1) + three(height - 1) + three(100) + bytes([flags])
+    return riff(b"ANMF", place + image_chunks(webp(pixels, **options)))
+
+
+def animation(width, height, *frames, flags=16, after=b""):
+    background = struct.pack("<IH", 0xFF336699, 0)
+    return webp_file(extended(width, height, 2 | flags), riff(b"ANIM", background), *frames, after)
+
+
+def few_colours(count):
+    return random.integers(0, 256, (count, 3)).astype(np.uint8)[random.integers(0, count, (14, 19))]
+
+
+def write_webps():
+    for width, height in [(1, 1), (17, 13), (33, 31)]:
+        size = f"{width}x{height}"
+        record(f"lossy-{size}.webp", webp(picture(width, height), quality=85))
+        record(f"lossless-{size}.webp", webp(picture(width, height), lossless=True))
+        record(f"lossy-alpha-{size}.webp", webp(picture(width, height, 4), quality=60))
+        record(f"lossless-alpha-{size}.webp", webp(picture(width, height, 4), lossless=True, exact=True))
+    record("lossy-coarse.webp", webp(picture(40, 24), quality=3, method=6))
+    record("lossy-fast.webp", webp(picture(40, 24), quality=40, method=0))
+    for count in (1, 2, 4, 16, 200):  # pixels of few colours share bytes
+        record(f"lossless-{count}-colours.webp", webp(few_colours(count), lossless=True))
+    clear = picture(16, 9, 4)
+    clear[2:7, 3:9, 3] = 0  # what lies under it shows
+    record("lossy-clear.webp", webp(clear, alpha_quality=50, exact=True))
+    record("lossless-clear.webp", webp(clear, lossless=True, exact=True))
+
+    for orientation in range(1, 9):
+        exif = tiff_orientation(orientation, "<>"[orientation % 2])
+        if orientation % 3 == 0:
+            exif = b"Exif\0\0" + exif  # not meant to be there, but some write it
+        pixels = image_chunks(webp(picture(21, 10), lossless=orientation > 4))
+        record(f"exif-{orientation}.webp", webp_file(extended(21, 10, 8), pixels, riff(b"EXIF", exif)))
+    pixels = image_chunks(webp(picture(21, 10)))
+    exif = riff(b"EXIF", tiff_orientation(6, "<"))
+    record("exif-unannounced.webp", webp_file(extended(21, 10, 0), pixels, exif))
+    profile, notes = riff(b"ICCP", bytes(51)), riff(b"XMP ", b"<x/>")
+    strange = riff(b"note", b"nobody knows this")
+    record("notes.webp", webp_file(extended(21, 10, 36), profile, strange, pixels, notes, strange))
+
+    moving = [picture(24, 18, 4) for _ in range(3)]
+    for name, options in [("lossy", {"quality": 70}), ("lossless", {"lossless": True, "exact": True})]:
+        frames = [frame(0, 0, moving[0], **options), frame(4, 6, moving[1][:7, :9], **options)]
+        record(f"animation-{name}.webp", animation(24, 18, *frames))
+        small = frame(6, 4, moving[2][:9, :13], **options)
+        record(f"animation-{name}-small.webp", animation(24, 18, small, frames[0]))
+        corner = frame(10, 8, moving[2][:10, :14, :3], 3, **options)
+        record(f"animation-{name}-corner.webp", animation(24, 18, corner, frames[1], flags=0))
+    turned = animation(24, 18, small, frames[0], flags=24, after=riff(b"EXIF", tiff_orientation(7, "<")))
+    record("animation-turned.webp", turned)
+    record("animation-one-frame.webp", animation(24, 18, frames[0]))
+
+
 def write_hostile():
     """Not in the list: not to be decoded."""
     bomb = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(16 << 20), 9))
@@ -233,6 +328,7 @@ def main():
     write_jpegs()
     write_pngs()
     write_hostile()
+    write_webps()
     with open(os.path.join(DIRECTORY, "list.txt"), "w") as file:
         file.writelines(lines)
 

@@ -60,17 +60,19 @@ build_image() { # NAME DOCKERFILE [OPTIONS]
     name=$1 file=$2
     shift 2
     echo "building $file" >&2
+    in_storage rm "$name" >/dev/null 2>&1 || true # of the last time
     in_storage build --isolation chroot --network host --pull-never --format docker --layers=false \
         --volume /etc/apt:/etc/apt:ro "$@" -f "$file" -t "vitserve:$name" . >"$work/$name.log" 2>&1 ||
         { tail -n 40 "$work/$name.log"; return 1; }
     base=$(in_storage from --pull-never debian:bookworm-slim)
-    container=$(in_storage from --pull-never "vitserve:$name")
+    container=$(in_storage from --pull-never --name "$name" "vitserve:$name")
     root=$(in_storage mount "$container")
     ln -sfn "$root" "$work/$name.root"
     in_storage inspect --type image "vitserve:$name" >"$work/$name.json"
     echo $(($(du -sm "$root" | cut -f1) - $(du -sm "$(in_storage mount "$base")" | cut -f1))) \
         >"$work/$name.mb"
     in_storage rm "$base" >/dev/null
+    in_storage rmi --prune >/dev/null 2>&1 || true
     echo "vitserve:$name: $(cat "$work/$name.mb") MB over its base" >&2
 }
 

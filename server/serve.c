@@ -241,14 +241,11 @@ static void *start_engine_thread(void *context)
     return NULL;
 }
 
-// A device that does not answer must not hold the process: after the time for the drain, and some
-// for the rest, it leaves as it is.
+// A device that does not answer must not hold the process: after so many ms it leaves as it is.
+// This thread may outlive all that the server has.
 static void *leave_at_last(void *context)
 {
-    const int64_t rest_ms = 5000;
-    const struct server *server = context;
-    int64_t ms = rest_ms + (server->hurry ? 0 : server->config->drain_timeout_ms);
-    poll(NULL, 0, (int)ms);
+    poll(NULL, 0, (int)(intptr_t)context);
     log_error("the stop does not come to its end: leaving");
     _exit(EXIT_DEVICE);
 }
@@ -262,10 +259,12 @@ static bool signal_waits(void)
 
 static void stop(struct server *server)
 {
+    const int64_t rest_ms = 5000;
+    int64_t drain_ms = server->hurry ? 0 : server->config->drain_timeout_ms;
     pthread_t last;
-    if (pthread_create(&last, NULL, leave_at_last, server) == 0)
+    if (pthread_create(&last, NULL, leave_at_last, (void *)(intptr_t)(drain_ms + rest_ms)) == 0)
         pthread_detach(last);
-    http_stop(server->http, server->hurry ? 0 : server->config->drain_timeout_ms, signal_waits);
+    http_stop(server->http, drain_ms, signal_waits);
     http_stop(server->admin, 0, signal_waits);
     if (server->queue)
         queue_close(server->queue);

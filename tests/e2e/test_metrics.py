@@ -177,6 +177,7 @@ class Gauges(MetricsCase):
                          b"Content-Length: %d\r\n\r\n" % len(data))
             self.assertEqual(slow.recv(100), b"HTTP/1.1 100 Continue\r\n\r\n")
             for _ in range(3):
+                time.sleep(0.2)  # the scrape before, too, has to be over
                 scrape = Scrape(server)
                 self.assertEqual(scrape.value("inflight_requests"), 1)
                 self.assertEqual(scrape.value("inflight_bytes"), len(data))

@@ -53,7 +53,8 @@ class Server:
 
     def __init__(self, *options, model=MODEL, variables=None, wait=True, port=0):
         self.log = tempfile.TemporaryFile()
-        command = [BINARY, "serve", *model, "--port", str(port), *map(str, options)]
+        patience = ("--request-timeout-ms", "600000") if SANITIZED else ()
+        command = [BINARY, "serve", *model, *patience, "--port", str(port), *map(str, options)]
         self.process = subprocess.Popen(command, env=environment(**(variables or {})),
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=self.log)

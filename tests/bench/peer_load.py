@@ -1,10 +1,11 @@
 """tests/bench/peers.py load: what clients see of a server under load.
 
 Closed loop: as many clients as --clients at most, each of which asks again when it has its answer, at
-vitserve and at two servers that one would write instead, in turn. Their logits agree first.
+vitserve and at two servers that one would write instead, in turn. Their logits agree first. The queue
+holds all clients: these do not heed Retry-After.
 
 Open loop: requests come at random times (Poisson), at shares of what vitserve managed in the closed
-loop, whatever the server does. The latency of each counts from when it was to be sent, so that what a
+loop, whatever the server does; its queue is its own choice. The latency of each counts from when it was to be sent, so that what a
 slow answer held up is seen. Over its capacity a server has to refuse: 429, soon, and go on serving
 the others as well as before.
 
@@ -41,12 +42,11 @@ def say(text):
 
 
 def quantile(values, percent):
-    """The smallest value that so many percent do not exceed; None where fewer than ten are above
-    it: a tail of that many says nothing."""
-    rank = math.ceil(len(values) * percent / 100)
-    if not values or (percent > 50 and len(values) - rank < 9):
+    """The smallest value that so many percent do not exceed; None where the values are too few to
+    have one above it: 1000 for p99.9."""
+    if not values or len(values) * (100 - percent) < 99.99:
         return None
-    return sorted(values)[max(rank, 1) - 1]
+    return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 
 def shown(value):
@@ -128,7 +128,7 @@ def print_closed(options, rows):
 def open_round(options, folder, paths, capacity, number):
     """{share of the capacity: lines}"""
     found = {}
-    with SERVERS[OURS][0](options, folder, OURS[1]) as port:
+    with peer_servers.vitserve(options, folder, OURS[1], queue=None) as port:
         peer_servers.ask(port, paths[0].read_bytes())
         for share in OFFERED:
             say(f"round {number}: {share} of the capacity")
@@ -171,7 +171,7 @@ def print_open(options, capacity, rows):
           ["offered", "requests/s", "answered/s", *(f"p{p:g} ms" for p in QUANTILES), "429",
            "p99 ms of 429", "others"], body)
     print("The latencies are those of the answers of 200, from when each request was to be sent; a "
-          "quantile with fewer than ten requests above it is left out.\n")
+          "quantile of too few requests is left out.\n")
 
 
 def plot(options, rows):

@@ -41,11 +41,13 @@ def started(command, env):
             process.stdout.close()
 
 
-def vitserve(options, folder, precision):
-    """As users start it: the queue and the batches are what it measures for itself."""
+def vitserve(options, folder, precision, queue=64):
+    """Without a size the queue is what it measures for itself, as the batches always are."""
     command = [options.binary, "serve", "--model", options.model, "--weights",
                folder / "weights.safetensors", "--device", "cpu", "--precision", precision,
                "--port", 0, "--log-level", "error"]
+    if queue:
+        command += ["--max-queue", max(queue, *options.clients)]
     return started(command, peer_run.environment())
 
 

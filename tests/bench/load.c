@@ -1,87 +1,59 @@
 // A load generator for HTTP servers: posts files, and says what came back and how late.
 //
-//   load HOST:PORT (--clients N | --rate R) [--seconds S] [--connections N] [--timeout-ms T]
-//        [--seed N] [--path P] [--header H] FILE...
+//   load HOST:PORT (--clients N | --rate R) [--seconds S] [--requests N] [--connections N]
+//        [--timeout-ms T] [--seed N] [--path P] [--header H] FILE...
 //
-// prints a line for each request: an HTTP status, or what went wrong, and the latency in ms.
+// prints a line for each request: an HTTP status, or what went wrong (connect, lost, timeout,
+// no_http); the latency in ms; when it was to start, in seconds from the first one on.
 //
 // Closed loop (--clients N): N clients, each of which sends its next request when it has its
 // answer. Open loop (--rate R): requests start at the times of a Poisson process, whatever the
 // server does; the latency of each counts from the time when it was to start, so that a server
 // that stalls cannot hide the requests that it kept from being sent (coordinated omission).
+// No request starts after --seconds, nor are there more than --requests; those on their way are
+// waited for.
 //
-// DESIGN. One thread and epoll. `waiting` requests have an intended start and no connection yet;
-// a connection takes the oldest. What a request was answered, or which way it failed, and when,
-// is one record; they are printed at the end.
+// DESIGN. One thread and epoll. Requests of the open loop whose time has come wait in a ring for a
+// connection. A connection is free, busy, or rests: after a failure until the next sweep, so that a
+// server which is gone is not asked a million times a second. What a request came to is one record;
+// record() alone writes them, and they are printed at the end.
 
-#include <arpa/inet.h>
+#include "load_http.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
 #include <netdb.h>
-#include <netinet/tcp.h>
-#include <stdbool.h>
-#include <stdint.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
+#include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
-enum { HEAD_BYTES = 16384, MAX_FILES = 1024 };
-
-// What can come of a request beside an HTTP status.
-enum failure { CONNECT_FAILED = 1, CONNECTION_LOST, TIMED_OUT, NO_HTTP, FAILURES };
+enum { SWEEP_NS = 20000000 };
 
 struct record {
-    int outcome; // an HTTP status, or an enum failure
-    double ms;   // from the intended start
+    int outcome; // an HTTP status, or an enum outcome
+    int64_t intended_ns, ended_ns;
 };
 
-struct connection {
-    int fd; // -1: closed
-    bool busy, reused;
-    int64_t intended_ns, sent_ns;
-    const struct request *request;
-    size_t sent;
-    char head[HEAD_BYTES];
-    size_t head_length;
-    int status;
-    int64_t body_left; // -1: the head is not complete
-    bool closing;
-};
-
-struct request {
-    char *bytes;
-    size_t length;
-};
-
-static struct {
-    struct sockaddr_storage address;
-    socklen_t address_length;
-    struct request requests[MAX_FILES];
-    int n_requests, next_request;
-    int clients, max_connections;
-    double rate, seconds;
-    int64_t timeout_ns;
-    uint64_t random;
+struct load {
+    double clients, rate, seconds, most_requests, most_connections, timeout_ms, seed;
     const char *path, *host, *header;
-    struct connection *connections;
-    int epoll;
+    struct target target;
+    struct request *requests;
+    size_t n_requests, next_request;
+    struct connection *connections, **free, **resting;
+    size_t n_connections, n_free, n_resting;
+    int64_t start_ns, end_ns, next_ns; // next_ns: of the open loop's next request
+    uint64_t random;
+    size_t n_started;
     int64_t *waiting; // intended starts, a ring
     size_t first_waiting, n_waiting, max_waiting;
     struct record *records;
     size_t n_records, max_records;
-} load = {.max_connections = 1024,
-          .seconds = 10,
-          .timeout_ns = INT64_C(30000000000),
-          .random = 1,
-          .path = "/classify",
-          .header = ""};
+};
 
 static void die(const char *what, const char *why)
 {
@@ -103,35 +75,189 @@ static int64_t now_ns(void)
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-// In (0, 1]: splitmix64.
-static double uniform(void)
+// The time between two requests of a Poisson process: -log of a number in (0, 1], of splitmix64.
+static int64_t next_gap_ns(struct load *load)
 {
-    uint64_t z = load.random += 0x9e3779b97f4a7c15;
+    uint64_t z = load->random += 0x9e3779b97f4a7c15;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return ((double)((z ^ (z >> 31)) >> 11) + 1.0) * 0x1p-53;
+    double uniform = ((double)((z ^ (z >> 31)) >> 11) + 1.0) * 0x1p-53;
+    return (int64_t)(-log(uniform) * 1e9 / load->rate);
 }
 
-static void add_file(const char *path)
+// ---- requests -----------------------------------------------------------------------------------
+
+static void record(struct load *load, int outcome, int64_t intended_ns)
 {
+    if (load->n_records == load->max_records) {
+        load->max_records = load->max_records ? 2 * load->max_records : 65536;
+        load->records = must(realloc(load->records, load->max_records * sizeof *load->records));
+    }
+    load->records[load->n_records++] = (struct record){outcome, intended_ns, now_ns()};
+}
+
+static void finish(struct load *load, struct connection *c, int outcome)
+{
+    record(load, outcome, c->intended_ns);
+    connection_end(c, outcome);
+    if (outcome < FAILURES)
+        load->resting[load->n_resting++] = c;
+    else
+        load->free[load->n_free++] = c;
+}
+
+static void begin(struct load *load, int64_t intended_ns)
+{
+    struct connection *c = load->free[--load->n_free];
+    c->intended_ns = intended_ns;
+    const struct request *request = &load->requests[load->next_request++ % load->n_requests];
+    int outcome = connection_begin(c, &load->target, request);
+    if (outcome != PENDING)
+        finish(load, c, outcome);
+}
+
+static void wait_for_connection(struct load *load, int64_t intended_ns)
+{
+    if (load->n_waiting == load->max_waiting) {
+        size_t size = load->max_waiting ? 2 * load->max_waiting : 4096;
+        int64_t *ring = must(malloc(size * sizeof *ring));
+        for (size_t i = 0; i < load->n_waiting; i++)
+            ring[i] = load->waiting[(load->first_waiting + i) % load->max_waiting];
+        free(load->waiting);
+        load->waiting = ring;
+        load->first_waiting = 0;
+        load->max_waiting = size;
+    }
+    load->waiting[(load->first_waiting + load->n_waiting++) % load->max_waiting] = intended_ns;
+}
+
+static int64_t take_waiting(struct load *load)
+{
+    int64_t intended_ns = load->waiting[load->first_waiting];
+    load->first_waiting = (load->first_waiting + 1) % load->max_waiting;
+    load->n_waiting--;
+    return intended_ns;
+}
+
+static bool more_to_start(const struct load *load, int64_t at_ns)
+{
+    return at_ns < load->end_ns && (double)load->n_started < load->most_requests;
+}
+
+// Everything whose time has come.
+static void start_due(struct load *load, int64_t now)
+{
+    if (load->rate > 0) {
+        for (; load->next_ns <= now && more_to_start(load, load->next_ns); load->n_started++) {
+            wait_for_connection(load, load->next_ns);
+            load->next_ns += next_gap_ns(load);
+        }
+        while (load->n_free > 0 && load->n_waiting > 0)
+            begin(load, take_waiting(load));
+    } else {
+        for (; load->n_free > 0 && more_to_start(load, now); load->n_started++)
+            begin(load, now);
+    }
+}
+
+// ---- the loop -----------------------------------------------------------------------------------
+
+// Ends what has had its time, on a connection or without one.
+static void sweep(struct load *load, int64_t now)
+{
+    int64_t oldest_ns = now - (int64_t)(load->timeout_ms * 1e6);
+    while (load->n_waiting > 0 && load->waiting[load->first_waiting] < oldest_ns)
+        record(load, TIMED_OUT, take_waiting(load));
+    while (load->n_resting > 0)
+        load->free[load->n_free++] = load->resting[--load->n_resting];
+    for (size_t i = 0; i < load->n_connections; i++) {
+        struct connection *c = &load->connections[i];
+        if (c->request && c->intended_ns < oldest_ns)
+            finish(load, c, TIMED_OUT);
+    }
+}
+
+// epoll_wait() counts in ms, too coarse for when the next request is to start.
+static void handle_events(struct load *load, int64_t until_ns)
+{
+    struct epoll_event events[256];
+    struct pollfd epoll = {.fd = load->target.epoll, .events = POLLIN};
+    int64_t left = until_ns - now_ns();
+    struct timespec timeout = {.tv_nsec = left > 0 ? left : 0};
+    if (ppoll(&epoll, 1, &timeout, NULL) <= 0)
+        return;
+    int count = epoll_wait(load->target.epoll, events, 256, 0);
+    for (int i = 0; i < count; i++) {
+        struct connection *c = events[i].data.ptr;
+        int outcome = connection_event(c, &load->target, events[i].events);
+        if (outcome != PENDING)
+            finish(load, c, outcome);
+    }
+}
+
+static void run(struct load *load)
+{
+    int64_t now = now_ns(), next_sweep = now + SWEEP_NS;
+    load->start_ns = now;
+    load->end_ns = now + (int64_t)(load->seconds * 1e9);
+    load->next_ns = load->rate > 0 ? now + next_gap_ns(load) : now;
+    for (;; now = now_ns()) {
+        if (now >= next_sweep) {
+            sweep(load, now);
+            next_sweep = now + SWEEP_NS;
+        }
+        start_due(load, now);
+        size_t busy = load->n_connections - load->n_free - load->n_resting;
+        if (busy == 0 && load->n_waiting == 0 && !more_to_start(load, now))
+            return;
+        bool due = load->rate > 0 && load->next_ns < next_sweep;
+        handle_events(load, due && more_to_start(load, load->next_ns) ? load->next_ns : next_sweep);
+    }
+}
+
+static void report(const struct load *load)
+{
+    static const char *const names[FAILURES] = {[CONNECT_FAILED] = "connect",
+                                                [CONNECTION_LOST] = "lost",
+                                                [TIMED_OUT] = "timeout",
+                                                [NO_HTTP] = "no_http"};
+    for (size_t i = 0; i < load->n_records; i++) {
+        const struct record *record = &load->records[i];
+        char status[12];
+        snprintf(status, sizeof status, "%d", record->outcome);
+        printf("%s %.3f %.6f\n", record->outcome < FAILURES ? names[record->outcome] : status,
+               (double)(record->ended_ns - record->intended_ns) * 1e-6,
+               (double)(record->intended_ns - load->start_ns) * 1e-9);
+    }
+    if (load->target.repeated > 0)
+        fprintf(stderr, "load: %zu requests sent twice: their connection closed as they went out\n",
+                load->target.repeated);
+}
+
+// ---- arguments ----------------------------------------------------------------------------------
+
+static struct request read_request(const struct load *load, const char *path)
+{
+    enum { HEAD = 1024 };
     FILE *file = fopen(path, "rb");
-    if (!file || load.n_requests == MAX_FILES)
-        die(path, file ? "too many files" : strerror(errno));
-    fseek(file, 0, SEEK_END);
+    if (!file || fseek(file, 0, SEEK_END) != 0)
+        die(path, strerror(errno));
     long length = ftell(file);
     rewind(file);
-    struct request *request = &load.requests[load.n_requests++];
-    request->bytes = must(malloc((size_t)length + 1024));
-    int head = snprintf(request->bytes, 1024,
+    if (length < 0)
+        die(path, strerror(errno));
+    struct request request = {.bytes = must(malloc(HEAD + (size_t)length))};
+    int head = snprintf(request.bytes, HEAD,
                         "POST %s HTTP/1.1\r\nHost: %s\r\n%s%sContent-Length: %ld\r\n\r\n",
-                        load.path, load.host, load.header, *load.header ? "\r\n" : "", length);
-    if (head >= 1024 || fread(request->bytes + head, 1, (size_t)length, file) != (size_t)length)
-        die(path, "cannot be read");
-    request->length = (size_t)head + (size_t)length;
+                        load->path, load->host, load->header, *load->header ? "\r\n" : "", length);
+    if (head >= HEAD || fread(request.bytes + head, 1, (size_t)length, file) != (size_t)length)
+        die(path, head >= HEAD ? "--path or --header is too long" : "cannot be read");
+    request.length = (size_t)head + (size_t)length;
     fclose(file);
+    return request;
 }
 
-static void resolve(const char *text)
+static void resolve(struct load *load, const char *text)
 {
     char host[256];
     const char *colon = strrchr(text, ':');
@@ -142,292 +268,105 @@ static void resolve(const char *text)
     int error = getaddrinfo(host, colon + 1, &hints, &info);
     if (error)
         die(text, gai_strerror(error));
-    memcpy(&load.address, info->ai_addr, info->ai_addrlen);
-    load.address_length = info->ai_addrlen;
-    load.host = text;
+    memcpy(&load->target.address, info->ai_addr, info->ai_addrlen);
+    load->target.address_length = info->ai_addrlen;
+    load->host = text;
     freeaddrinfo(info);
 }
 
-// ---- one connection -----------------------------------------------------------------------------
-
-static void watch(struct connection *c, int how, uint32_t events)
+static double read_number(const char *name, const char *text)
 {
-    struct epoll_event event = {.events = events, .data.ptr = c};
-    if (epoll_ctl(load.epoll, how, c->fd, &event) != 0)
+    char *end;
+    double number = strtod(text, &end);
+    if (end == text || *end || !(number > 0 && number <= 1e15))
+        die(name, "not a number above 0");
+    return number;
+}
+
+static void read_arguments(struct load *load, int argc, char **argv)
+{
+    const struct {
+        const char *name;
+        double *number;
+        const char **text;
+    } rows[] = {{"clients", &load->clients, NULL},
+                {"rate", &load->rate, NULL},
+                {"seconds", &load->seconds, NULL},
+                {"requests", &load->most_requests, NULL},
+                {"connections", &load->most_connections, NULL},
+                {"timeout-ms", &load->timeout_ms, NULL},
+                {"seed", &load->seed, NULL},
+                {"path", NULL, &load->path},
+                {"header", NULL, &load->header}};
+    enum { ROWS = sizeof rows / sizeof *rows };
+    struct option options[ROWS + 1] = {{0}};
+    for (int i = 0; i < ROWS; i++)
+        options[i] = (struct option){rows[i].name, required_argument, NULL, i};
+    for (int i; (i = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (i >= ROWS)
+            exit(2); // getopt has said why
+        if (rows[i].number)
+            *rows[i].number = read_number(rows[i].name, optarg);
+        else
+            *rows[i].text = optarg;
+    }
+    if (argc - optind < 2 || (load->rate > 0) == (load->clients > 0))
+        die("usage", "HOST:PORT (--clients N | --rate R) FILE..., see tests/bench/load.c");
+    resolve(load, argv[optind]);
+    load->n_requests = (size_t)(argc - optind - 1);
+    load->requests = must(calloc(load->n_requests, sizeof *load->requests));
+    for (size_t i = 0; i < load->n_requests; i++)
+        load->requests[i] = read_request(load, argv[optind + 1 + (int)i]);
+}
+
+// As many connections as are asked for, all of them free.
+static void prepare(struct load *load)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    load->random = (uint64_t)load->seed;
+    load->target.epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (load->target.epoll < 0)
         die("epoll", strerror(errno));
-}
-
-static void close_connection(struct connection *c)
-{
-    if (c->fd >= 0)
-        close(c->fd);
-    c->fd = -1;
-    c->reused = false;
-}
-
-static void finish(struct connection *c, int outcome)
-{
-    if (load.n_records == load.max_records) {
-        load.max_records = load.max_records ? 2 * load.max_records : 65536;
-        load.records = must(realloc(load.records, load.max_records * sizeof *load.records));
-    }
-    load.records[load.n_records++] =
-        (struct record){outcome, (double)(now_ns() - c->intended_ns) * 1e-6};
-    c->busy = false;
-    if (outcome < FAILURES || c->closing)
-        close_connection(c);
-}
-
-static bool connect_anew(struct connection *c)
-{
-    int on = 1;
-    c->fd = socket(load.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0)
-        return false;
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (connect(c->fd, (struct sockaddr *)&load.address, load.address_length) != 0 &&
-        errno != EINPROGRESS)
-        return false;
-    watch(c, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
-    return true;
-}
-
-static void begin(struct connection *c, int64_t intended_ns)
-{
-    c->busy = true;
-    c->intended_ns = intended_ns;
-    c->sent_ns = now_ns();
-    c->request = &load.requests[load.next_request++ % load.n_requests];
-    c->sent = c->head_length = 0;
-    c->body_left = -1;
-    c->closing = false;
-    if (c->fd >= 0)
-        watch(c, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
-    else if (!connect_anew(c))
-        finish(c, CONNECT_FAILED);
-}
-
-static void send_more(struct connection *c)
-{
-    while (c->sent < c->request->length) {
-        ssize_t sent =
-            send(c->fd, c->request->bytes + c->sent, c->request->length - c->sent, MSG_NOSIGNAL);
-        if (sent < 0 && (errno == EAGAIN || errno == ENOTCONN))
-            return;
-        if (sent < 0)
-            break; // an answer may be there all the same
-        c->sent += (size_t)sent;
-    }
-    watch(c, EPOLL_CTL_MOD, EPOLLIN);
-}
-
-// The head is complete: what follows it. False where it is no HTTP that we know.
-static bool read_head(struct connection *c)
-{
-    int minor;
-    if (sscanf(c->head, "HTTP/1.%d %d", &minor, &c->status) != 2)
-        return false;
-    const char *length = strcasestr(c->head, "\r\nContent-Length:");
-    const char *close = strcasestr(c->head, "\r\nConnection: close");
-    if (!length)
-        return false;
-    c->body_left = atoll(length + strlen("\r\nContent-Length:"));
-    c->closing = close != NULL || minor == 0;
-    return true;
-}
-
-// Takes bytes of an answer. Bodies are thrown away.
-static void take(struct connection *c, char *bytes, size_t length)
-{
-    if (c->body_left < 0) {
-        size_t room = HEAD_BYTES - 1 - c->head_length, part = length < room ? length : room;
-        memcpy(c->head + c->head_length, bytes, part);
-        c->head_length += part;
-        c->head[c->head_length] = '\0';
-        char *end = strstr(c->head, "\r\n\r\n");
-        if (!end && part == length)
-            return;
-        if (!end || !read_head(c)) {
-            finish(c, NO_HTTP);
-            return;
-        }
-        length = c->head_length - (size_t)(end + 4 - c->head) + (length - part);
-        if (c->status == 100) { // the answer itself is still to come
-            memmove(c->head, end + 4, length);
-            c->head_length = length;
-            c->body_left = -1;
-            return;
-        }
-    }
-    c->body_left -= (int64_t)length;
-    if (c->body_left <= 0) {
-        c->closing |= c->sent < c->request->length;
-        c->reused = true;
-        finish(c, c->status);
+    size_t n = (size_t)fmin(load->clients > 0 ? load->clients : load->most_connections, 100000);
+    load->n_connections = load->n_free = n > 0 ? n : 1;
+    load->connections = must(calloc(load->n_connections, sizeof *load->connections));
+    load->free = must(calloc(load->n_connections, sizeof(struct connection *)));
+    load->resting = must(calloc(load->n_connections, sizeof(struct connection *)));
+    for (size_t i = 0; i < load->n_connections; i++) {
+        load->connections[i].fd = -1;
+        load->free[i] = &load->connections[i];
     }
 }
 
-static void receive(struct connection *c)
+static void release(struct load *load)
 {
-    char bytes[65536];
-    ssize_t got = recv(c->fd, bytes, sizeof bytes, 0);
-    if (got < 0 && errno == EAGAIN)
-        return;
-    if (got > 0 && c->busy)
-        take(c, bytes, (size_t)got);
-    else if (!c->busy)
-        close_connection(c); // it was idle
-    else if (c->reused && c->head_length == 0 && c->sent_ns + 1000000 > now_ns())
-        close_connection(c), begin(c, c->intended_ns); // closed as the request went out: once more
-    else
-        finish(c, c->sent == 0 ? CONNECT_FAILED : CONNECTION_LOST);
-}
-
-// ---- the loop -----------------------------------------------------------------------------------
-
-static void wait_with(int64_t intended_ns)
-{
-    if (load.n_waiting == load.max_waiting) {
-        size_t size = load.max_waiting ? 2 * load.max_waiting : 4096;
-        int64_t *ring = must(malloc(size * sizeof *ring));
-        for (size_t i = 0; i < load.n_waiting; i++)
-            ring[i] = load.waiting[(load.first_waiting + i) % load.max_waiting];
-        free(load.waiting);
-        load.waiting = ring;
-        load.first_waiting = 0;
-        load.max_waiting = size;
-    }
-    load.waiting[(load.first_waiting + load.n_waiting++) % load.max_waiting] = intended_ns;
-}
-
-static void start_waiting(void)
-{
-    for (int i = 0; i < load.max_connections && load.n_waiting > 0; i++) {
-        struct connection *c = &load.connections[i];
-        if (c->busy)
-            continue;
-        begin(c, load.waiting[load.first_waiting]);
-        load.first_waiting = (load.first_waiting + 1) % load.max_waiting;
-        load.n_waiting--;
-    }
-}
-
-static int expire(int64_t now)
-{
-    int busy = 0;
-    for (int i = 0; i < load.max_connections; i++) {
-        struct connection *c = &load.connections[i];
-        if (c->busy && now - c->intended_ns > load.timeout_ns)
-            finish(c, TIMED_OUT);
-        busy += c->busy;
-    }
-    return busy;
-}
-
-static void handle_events(int timeout_ms)
-{
-    struct epoll_event events[256];
-    int count = epoll_wait(load.epoll, events, 256, timeout_ms);
-    for (int i = 0; i < count; i++) {
-        struct connection *c = events[i].data.ptr;
-        if (c->fd >= 0 && c->busy && (events[i].events & EPOLLOUT))
-            send_more(c);
-        if (c->fd >= 0 && (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-            receive(c);
-    }
-}
-
-static void run(void)
-{
-    int64_t start = now_ns(), end = start + (int64_t)(load.seconds * 1e9), next = start, swept = 0;
-    int busy = 1;
-    for (int64_t now = start; now < end || busy > 0 || load.n_waiting > 0; now = now_ns()) {
-        if (load.rate > 0)
-            for (; next <= now && next < end; next += (int64_t)(-log(uniform()) * 1e9 / load.rate))
-                wait_with(next);
-        else
-            for (int i = 0; i < load.clients && now < end; i++)
-                if (!load.connections[i].busy)
-                    begin(&load.connections[i], now);
-        start_waiting();
-        if (now - swept > 20000000) {
-            busy = expire(now);
-            swept = now;
-        }
-        handle_events(1);
-    }
-}
-
-// ---- arguments and report -----------------------------------------------------------------------
-
-static void report(void)
-{
-    static const char *const failures[FAILURES] = {[CONNECT_FAILED] = "connect",
-                                                   [CONNECTION_LOST] = "lost",
-                                                   [TIMED_OUT] = "timeout",
-                                                   [NO_HTTP] = "no_http"};
-    for (size_t i = 0; i < load.n_records; i++)
-        if (load.records[i].outcome < FAILURES)
-            printf("%s %.3f\n", failures[load.records[i].outcome], load.records[i].ms);
-        else
-            printf("%d %.3f\n", load.records[i].outcome, load.records[i].ms);
-}
-
-static void read_arguments(int argc, char **argv)
-{
-    static const struct option options[] = {{"clients", required_argument, NULL, 'c'},
-                                            {"rate", required_argument, NULL, 'r'},
-                                            {"seconds", required_argument, NULL, 's'},
-                                            {"connections", required_argument, NULL, 'm'},
-                                            {"timeout-ms", required_argument, NULL, 't'},
-                                            {"seed", required_argument, NULL, 'e'},
-                                            {"path", required_argument, NULL, 'p'},
-                                            {"header", required_argument, NULL, 'h'},
-                                            {0}};
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;)
-        switch (option) {
-        case 'c':
-            load.clients = load.max_connections = atoi(optarg);
-            break;
-        case 'r':
-            load.rate = atof(optarg);
-            break;
-        case 's':
-            load.seconds = atof(optarg);
-            break;
-        case 'm':
-            load.max_connections = atoi(optarg);
-            break;
-        case 't':
-            load.timeout_ns = atoll(optarg) * 1000000;
-            break;
-        case 'e':
-            load.random = (uint64_t)atoll(optarg);
-            break;
-        case 'p':
-            load.path = optarg;
-            break;
-        case 'h':
-            load.header = optarg;
-            break;
-        default:
-            exit(2);
-        }
-    if (argc - optind < 2 || (load.rate > 0) == (load.clients > 0) || load.max_connections < 1)
-        die("usage", "see the top of tests/bench/load.c");
-    resolve(argv[optind]);
-    for (int i = optind + 1; i < argc; i++)
-        add_file(argv[i]);
+    for (size_t i = 0; i < load->n_requests; i++)
+        free(load->requests[i].bytes);
+    free(load->requests);
+    free(load->connections);
+    free(load->free);
+    free(load->resting);
+    free(load->waiting);
+    free(load->records);
 }
 
 int main(int argc, char **argv)
 {
-    read_arguments(argc, argv);
-    load.epoll = epoll_create1(EPOLL_CLOEXEC);
-    load.connections = must(calloc((size_t)load.max_connections, sizeof *load.connections));
-    for (int i = 0; i < load.max_connections; i++)
-        load.connections[i].fd = -1;
-    run();
-    report();
+    struct load load = {.seconds = 10,
+                        .most_requests = 1e15,
+                        .most_connections = 1024,
+                        .timeout_ms = 30000,
+                        .seed = 1,
+                        .path = "/classify",
+                        .header = ""};
+    read_arguments(&load, argc, argv);
+    prepare(&load);
+    run(&load);
+    report(&load);
+    release(&load);
     return 0;
 }

@@ -1,18 +1,20 @@
 #!/usr/bin/python3
 """vitserve beside its peers, on the same weights and the same pictures, in turn.
 
-    ./dev bench [engine|decode|http|all] [OPTIONS]                       installs, builds, runs this
+    ./dev bench [engine|decode|http|load|all] [OPTIONS]                  installs, builds, runs this
     /usr/bin/python3 -B tests/bench/peers.py engine --batch 1,8 --threads 2 --json figures.json
 
 engine  images/s of batches: vitserve, ONNX Runtime, PyTorch, in each precision that they have
 decode  ms per picture of one core: vitserve, Pillow + torchvision
 http    POST /classify under wrk beside the engine alone
-all     the three of them, shortened
+load    closed loop: vitserve, FastAPI + PyTorch, Node + ONNX Runtime; open loop: vitserve at shares of
+        its capacity, up to three times as much; with --json FILE.json the plot FILE.svg
+all     the first three of them, shortened
 
 Prints Markdown: medians over rounds, and ratios with their spread (min..max), each ratio taken within
 a round. Shared machines drift by 20 % within minutes: run nothing beside it, and trust no difference
-within the spread. Needs torch, torchvision, Pillow, onnx, OpenBLAS, wrk, and node with onnxruntime-node
-in build/peers/node_modules: `./dev bench` sees to it. The files of the models stay in build/peers.
+within the spread. Needs torch, torchvision, Pillow, onnx, OpenBLAS, wrk, FastAPI,
+uvicorn, and node with onnxruntime-node and sharp in build/peers/node_modules: `./dev bench` sees to it. The files of the models stay in build/peers.
 """
 
 import argparse
@@ -27,14 +29,17 @@ import time
 import peer_decode
 import peer_engine
 import peer_http
+import peer_load
 from peer_run import FOLDER, ROOT
 
 PARTS = {"engine": peer_engine.run, "decode": peer_decode.run, "http": peer_http.run}
+ALONE = {"load": peer_load.run}  # not in `all`
 MODELS = ["vit_b_32", "vit_b_16", "vit_l_32", "vit_l_16"]  # vit_h_14 would not fit an ONNX file
 # The defaults of each part alone, and what `all` shortens.
 DEFAULTS = {"batch": [1, 2, 4, 8, 16, 32], "threads": sorted({os.cpu_count(), 1})[::-1],
             "seconds": 2}
 SHORT = {"batch": [1, 16], "threads": [os.cpu_count()], "seconds": 1}
+LOAD_SECONDS = 10
 
 
 def numbers(text):
@@ -54,7 +59,7 @@ def precisions(text):
 def parse():
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=[*PARTS, "all"], default="all")
+    parser.add_argument("part", nargs="?", choices=[*PARTS, *ALONE, "all"], default="all")
     parser.add_argument("--model", choices=MODELS, default="vit_b_32")
     parser.add_argument("--batch", type=numbers, help="default 1,2,4,8,16,32")
     parser.add_argument("--threads", type=numbers, help="default: all cores, and 1")
@@ -63,10 +68,12 @@ def parse():
     parser.add_argument("--precision", default="auto", help="of the server; default auto")
     parser.add_argument("--clients", type=numbers, default=[1, 16], help="of the server")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, help="for each figure of a round; default 2")
+    parser.add_argument("--seconds", type=int, help="for each figure of a round; default 2, of load 10")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build" / "vitserve")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="the raw figures")
     options = parser.parse_args()
+    if options.part == "load" and options.seconds is None:
+        options.seconds = LOAD_SECONDS
     for name, value in (SHORT if options.part == "all" else DEFAULTS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -105,7 +112,7 @@ def main():
         print(f"**{figures['busy_cores']:.1f} cores were busy before anything began: something else "
               "runs on this machine, and these figures do not count.**\n", flush=True)
     for part in PARTS if options.part == "all" else [options.part]:
-        figures[part] = PARTS[part](options)
+        figures[part] = {**PARTS, **ALONE}[part](options)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

@@ -215,11 +215,11 @@ def dropped():
 
 def stop_once(delay):
     """What the server's log says that it answered, and what the clients got."""
-    with vitserve.Server("--max-queue", 256, "--log-level", "info", model=BUILT_IN) as server:
-        with loading(server, "--clients", CLIENTS, "--seconds", delay + 0.5) as running:
-            time.sleep(delay)
-            code = server.stop(signal.SIGTERM)
-            lines = result(*running)
+    server = vitserve.Server("--max-queue", 256, "--log-level", "info", model=BUILT_IN)
+    with server.log, loading(server, "--clients", CLIENTS, "--seconds", delay + 0.5) as running:
+        time.sleep(delay)
+        code = server.stop(signal.SIGTERM)
+        lines = result(*running)
         log = server.stderr().splitlines()
     answered = collections.Counter(line.split(" status=")[1].split()[0] for line in log
                                    if " path=/classify " in line)

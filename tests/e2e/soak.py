@@ -39,6 +39,7 @@ TESTS = pathlib.Path(vitserve.BINARY).parent / "tests"
 BUILT_IN = ()
 LIMIT_KB = 2 * 1024
 WARM_REQUESTS = 20000
+ALL = ("--seconds", 1e6, "--requests")  # however long so many requests take
 IMAGES = int(os.environ.get("SOAK_IMAGES", "200000"))
 LEAK_IMAGES = 60000  # 80 bytes of heap for each 64: 4.6 MB
 IDLE, IDLE_ROUNDS, IDLE_SECONDS, IDLE_LIMIT = 1000, 7, 8, 1.25
@@ -100,9 +101,9 @@ def growth_kb(name, images, **variables):
     """How far the memory rises above what it is after the warm-up, while so many images come."""
     with vitserve.Server("--max-queue", 256, model=BUILT_IN, variables=variables) as server:
         start = time.monotonic()
-        lines = load(server, "--clients", 16, "--requests", WARM_REQUESTS)
+        lines = load(server, "--clients", 16, *ALL, WARM_REQUESTS)
         warm = most = server.memory_kb()
-        with loading(server, "--clients", 16, "--requests", images, "--seconds", 1e6) as running:
+        with loading(server, "--clients", 16, *ALL, images) as running:
             while running[0].poll() is None:
                 time.sleep(0.1)
                 most = max(most, server.memory_kb())
@@ -154,7 +155,7 @@ def idle():
         return p99(lines)
     rounds = []
     with vitserve.Server("--max-queue", 256, "--idle-timeout-ms", 3600000, model=BUILT_IN) as server:
-        load(server, "--clients", CLIENTS, "--requests", WARM_REQUESTS)
+        load(server, "--clients", CLIENTS, *ALL, WARM_REQUESTS)
         for number in range(IDLE_ROUNDS):
             counts = (0, IDLE) if number % 2 == 0 else (IDLE, 0)
             found = {count: measure(count) for count in counts}

@@ -229,6 +229,7 @@ static void report(const struct load *load)
                (double)(record->ended_ns - record->intended_ns) * 1e-6,
                (double)(record->intended_ns - load->start_ns) * 1e-9);
     }
+    fflush(stdout); // both may be the same file
     if (load->target.repeated > 0)
         fprintf(stderr, "load: %zu requests sent twice: their connection closed as they went out\n",
                 load->target.repeated);

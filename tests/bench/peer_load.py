@@ -5,9 +5,9 @@ vitserve and at two servers that one would write instead, in turn. Their logits 
 holds all clients: these do not heed Retry-After.
 
 Open loop: requests come at random times (Poisson), at shares of what vitserve managed in the closed
-loop, whatever the server does; its queue is its own choice. The latency of each counts from when it was to be sent, so that what a
-slow answer held up is seen. Over its capacity a server has to refuse: 429, soon, and go on serving
-the others as well as before.
+loop, whatever the server does; its queue is its own choice. The latency of each counts from when it
+was to be sent, so that what a slow answer held up is seen. Over its capacity a server has to refuse:
+429, soon, and go on serving the others as well as before.
 
 Not in `all`: the peers take a while to start. The load generator shares the cores with the servers.
 """

@@ -1,6 +1,7 @@
 #include "listener.h"
 #include "log.h"
 #include <errno.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
@@ -128,10 +129,31 @@ const char *listener_address(const struct listener *listener)
     return listener->address;
 }
 
+// Between the last look at the backlog and the close another client may connect, and lose what it
+// sends. So the kernel first drops what would begin a connection (it is tried again a second later,
+// and refused); those under way come to their end.
+static void begin_no_more(int fd)
+{
+    enum { FLAGS_OFFSET = 13, SYN = 0x02, ACK = 0x10 }; // of the TCP header, RFC 9293
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_OFFSET),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+    };
+    struct sock_fprog filter = {sizeof program / sizeof *program, program};
+    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) != 0)
+        log_debug("clients that connect during the stop may be cut off: %s", strerror(errno));
+}
+
 void listener_stop(struct listener *listener)
 {
+    const int handshake_ms = 50;
     if (!listener)
         return;
+    begin_no_more(listener->fd);
+    poll(NULL, 0, handshake_ms);
     eventfd_write(listener->stop_fd, 1);
     pthread_join(listener->thread, NULL);
     accept_waiting(listener);

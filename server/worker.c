@@ -56,9 +56,9 @@ static void *work(void *argument)
     struct worker *worker = argument;
     int count;
     while ((count = queue_take(worker->queue, worker->batch, worker->max_batch)) > 0) {
-        atomic_store(&worker->busy_ns, clock_ns());
-        metrics_count_batch(worker->metrics, count, count == worker->max_batch);
         int64_t start = clock_ns();
+        atomic_store(&worker->busy_ns, start);
+        metrics_count_batch(worker->metrics, count, count == worker->max_batch);
         enum status status = run_batch(worker, count);
         if (status == STATUS_OK)
             metrics_time_batch(worker->metrics, count, clock_ns() - start);

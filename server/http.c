@@ -24,7 +24,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { THREAD_STACK_BYTES = 512 * 1024 };
+enum { THREAD_STACK_BYTES = 512 * 1024, MAX_DESCRIPTORS = 1 << 20 };
+
+// What we know of the connection with a descriptor. The library says when it closes one, but not if
+// it had no memory to begin with it: that is seen when its descriptor comes back with another.
+enum peer { PEER_NONE, PEER_FRESH, PEER_USED }; // no request yet, and one at least
 
 struct http_server {
     struct http_options options;
@@ -35,6 +39,8 @@ struct http_server {
     atomic_int connections; // accepted and not yet closed
     atomic_int fresh;       // of these, the ones that have not sent a request yet
     atomic_bool draining;
+    int n_peers;
+    atomic_char peers[]; // enum peer, by descriptor
 };
 
 // One request while it arrives.
@@ -44,11 +50,6 @@ struct exchange {
     int64_t arrived_ns;
     struct intake intake;
     bool late; // the body was not there in time: what is left of it is thrown away
-};
-
-// One connection: whether it has ever sent a request.
-struct peer {
-    bool used;
 };
 
 const char *http_header(const struct http_request *request, const char *name)
@@ -61,13 +62,16 @@ const char *http_query(const struct http_request *request, const char *name)
     return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
+static int descriptor(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+}
+
 // A client that has closed one direction only looks the same as one that has closed both.
 bool http_client_gone(void *connection)
 {
     char byte;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    ssize_t got = info ? recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) : 1;
+    ssize_t got = recv(descriptor(connection), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
@@ -188,13 +192,8 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
     choose_id(exchange, connection);
     *state = exchange;
     atomic_fetch_add(&server->options.load->requests, 1);
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    struct peer *peer = info ? info->socket_context : NULL;
-    if (peer && !peer->used) {
-        peer->used = true;
+    if (atomic_exchange(&server->peers[descriptor(connection)], PEER_USED) == PEER_FRESH)
         atomic_fetch_sub(&server->fresh, 1);
-    }
     // A body that was promised holds its part of the budget: not for longer than it has time.
     if (server->options.request_timeout_ms < server->options.idle_timeout_ms)
         allow_silence(connection, server->options.request_timeout_ms);
@@ -257,20 +256,22 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     *state = NULL;
 }
 
+static void forget(struct http_server *server, int fd)
+{
+    char peer = atomic_exchange(&server->peers[fd], PEER_NONE);
+    if (peer == PEER_FRESH)
+        atomic_fetch_sub(&server->fresh, 1);
+    if (peer != PEER_NONE)
+        atomic_fetch_sub(&server->connections, 1);
+}
+
+// Comes before the descriptor is closed.
 static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode code)
 {
-    (void)connection;
-    struct http_server *server = context;
-    struct peer *peer = *socket_context;
-    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-        *socket_context = calloc(1, sizeof *peer);
-        return;
-    }
-    if (!peer || !peer->used)
-        atomic_fetch_sub(&server->fresh, 1);
-    atomic_fetch_sub(&server->connections, 1);
-    free(peer);
+    (void)socket_context;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED)
+        forget(context, descriptor(connection));
 }
 
 // A zero byte would end the text early: what holds one is left as it is.
@@ -294,18 +295,20 @@ static void on_library_message(void *context, const char *format, va_list args)
 static void on_accept(void *context, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct http_server *server = context;
-    if (atomic_load(&server->connections) >= server->options.max_connections) {
-        log_debug("connection refused: there are %lld already",
-                  (long long)server->options.max_connections);
+    if (fd < server->n_peers)
+        forget(server, fd);
+    if (fd >= server->n_peers ||
+        atomic_load(&server->connections) >= server->options.max_connections) {
+        log_debug("connection refused: there are %d already", atomic_load(&server->connections));
         close(fd);
         return;
     }
+    atomic_store(&server->peers[fd], PEER_FRESH);
     atomic_fetch_add(&server->connections, 1);
     atomic_fetch_add(&server->fresh, 1);
     if (MHD_add_connection(server->daemon, fd, address, length) != MHD_YES) {
         log_debug("connection refused: %s", strerror(errno));
-        atomic_fetch_sub(&server->fresh, 1);
-        atomic_fetch_sub(&server->connections, 1);
+        forget(server, fd);
     }
 }
 
@@ -350,9 +353,13 @@ static void release(struct http_server *server)
 
 enum status http_start(const struct http_options *options, struct http_server **out)
 {
-    struct http_server *server = calloc(1, sizeof *server);
+    const long limit = sysconf(_SC_OPEN_MAX);
+    const int n_peers = limit > 0 && limit < MAX_DESCRIPTORS ? (int)limit : MAX_DESCRIPTORS;
+    struct http_server *server =
+        calloc(1, sizeof *server + sizeof *server->peers * (size_t)n_peers);
     if (!server)
         return status_fail(STATUS_OUT_OF_MEMORY, "http: out of memory");
+    server->n_peers = n_peers;
     server->options = *options;
     enum status status = start(server);
     if (status != STATUS_OK) {

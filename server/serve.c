@@ -58,7 +58,7 @@ static void bound_free_memory(void)
 static void raise_descriptor_limit(int64_t connections)
 {
     struct rlimit limit;
-    rlim_t wanted = (rlim_t)connections + 64;
+    rlim_t wanted = (rlim_t)connections + ADMIN_CONNECTIONS + 64;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
         return;
     limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;

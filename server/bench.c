@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "commands.h"
+#include "json.h"
 #include "model.h"
 #include <errno.h>
 #include <jansson.h>
@@ -121,10 +122,8 @@ static enum status print_json(const struct model *model, const struct measuremen
         json_pack("{s:s, s:s, s:s, s:o}", "model", model->entry->name, "device",
                   model->replicas[0].backend->name, "precision",
                   precision_name(model->replicas[0].backend->precision), "results", list);
-    char *text = json_dumps(root, JSON_REAL_PRECISION(6));
-    json_decref(root);
-    if (!text)
-        return status_fail(STATUS_OUT_OF_MEMORY, "bench: out of memory");
+    char *text;
+    TRY(json_print(root, JSON_REAL_PRECISION(6), &text));
     puts(text);
     free(text);
     return STATUS_OK;

@@ -3,6 +3,8 @@
 
 #include "catalog.h"
 #include "assets.h"
+#include "memory.h"
+#include "utf8.h"
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -226,7 +228,8 @@ static enum status read_entries(json_t *root, struct catalog *catalog)
         return status_fail(STATUS_INTERNAL, "models.json: expected an object of models");
     catalog->entries = calloc(json_object_size(root), sizeof *catalog->entries);
     if (!catalog->entries)
-        return status_fail(STATUS_OUT_OF_MEMORY, "models.json: %zu models", json_object_size(root));
+        return status_fail(STATUS_OUT_OF_MEMORY, "models.json: no memory for %zu models",
+                           json_object_size(root));
     const char *name;
     json_t *object;
     json_object_foreach(root, name, object)
@@ -243,13 +246,15 @@ enum status catalog_parse(const char *text, size_t length, struct catalog **cata
     json_error_t error;
     json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
     if (!root)
-        return status_fail(STATUS_INTERNAL, "models.json: line %d: %s", error.line, error.text);
+        return memory_check("models.json", status_fail(STATUS_INTERNAL, "models.json: line %d: %s",
+                                                       error.line, error.text));
     enum status status;
     struct catalog *parsed = calloc(1, sizeof *parsed);
     if (parsed)
         status = read_entries(root, parsed);
     else
-        status = status_fail(STATUS_OUT_OF_MEMORY, "models.json: %zu bytes", sizeof *parsed);
+        status = status_fail(STATUS_OUT_OF_MEMORY, "models.json: no memory for %zu bytes",
+                             sizeof *parsed);
     json_decref(root);
     if (status != STATUS_OK) {
         catalog_close(parsed);
@@ -300,7 +305,7 @@ static enum status copy_builtin(const struct catalog_entry *entry, char **text, 
     *length = (size_t)(list->end - list->begin);
     *text = malloc(*length + 1);
     if (!*text)
-        return status_fail(STATUS_OUT_OF_MEMORY, "class names: %zu bytes", *length);
+        return status_fail(STATUS_OUT_OF_MEMORY, "class names: no memory for %zu bytes", *length);
     memcpy(*text, list->begin, *length);
     return STATUS_OK;
 }
@@ -313,7 +318,8 @@ static enum status read_file(const char *path, char **text, size_t *length)
         return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
     *text = malloc(MAX_LABELS_BYTES + 1);
     if (!*text) {
-        status = status_fail(STATUS_OUT_OF_MEMORY, "%s: %d bytes", path, MAX_LABELS_BYTES);
+        status =
+            status_fail(STATUS_OUT_OF_MEMORY, "%s: no memory for %d bytes", path, MAX_LABELS_BYTES);
         goto out;
     }
     *length = fread(*text, 1, MAX_LABELS_BYTES, file);
@@ -322,8 +328,9 @@ static enum status read_file(const char *path, char **text, size_t *length)
     else if (*length == MAX_LABELS_BYTES)
         status = status_fail(STATUS_USAGE, "%s: expected less than %d bytes of class names", path,
                              MAX_LABELS_BYTES);
-    else
-        *text = realloc(*text, *length + 1); // smaller: cannot fail
+    char *fitting = status == STATUS_OK ? realloc(*text, *length + 1) : NULL;
+    if (fitting)
+        *text = fitting;
 out:
     fclose(file);
     return status;
@@ -341,10 +348,8 @@ static enum status split_lines(struct labels *labels, size_t length, const char 
         if (stop > line && stop[-1] == '\r')
             stop--;
         *stop = 0;
-        json_t *name = json_stringn(line, (size_t)(stop - line));
-        if (!name)
+        if (!utf8_valid(line, (size_t)(stop - line)))
             return status_fail(STATUS_USAGE, "%s: line %d is not UTF-8", path, found + 1);
-        json_decref(name);
         if (found < K)
             labels->names[found] = line;
         line = next;
@@ -364,7 +369,8 @@ enum status labels_open(const struct catalog_entry *entry, const char *path, str
     if (opened)
         opened->names = calloc((size_t)entry->dims.K, sizeof *opened->names);
     if (!opened || !opened->names)
-        status = status_fail(STATUS_OUT_OF_MEMORY, "class names: %d pointers", entry->dims.K);
+        status = status_fail(STATUS_OUT_OF_MEMORY, "class names: no memory for %d pointers",
+                             entry->dims.K);
     else if (path)
         status = read_file(path, &opened->text, &length);
     else

@@ -22,8 +22,8 @@ enum status checkpoint_reserve(struct checkpoint *checkpoint, size_t count, size
     checkpoint->tensors = calloc(count + 1, sizeof *checkpoint->tensors);
     checkpoint->names = malloc(names_bytes + 1);
     if (!checkpoint->tensors || !checkpoint->names)
-        return status_fail(STATUS_OUT_OF_MEMORY, "%zu tensors with names of %zu bytes", count,
-                           names_bytes);
+        return status_fail(STATUS_OUT_OF_MEMORY,
+                           "no memory for %zu tensors with names of %zu bytes", count, names_bytes);
     return STATUS_OK;
 }
 
@@ -61,7 +61,8 @@ enum status checkpoint_parse(const char *name, const uint8_t *bytes, size_t leng
     *checkpoint = NULL;
     struct checkpoint *parsed = calloc(1, sizeof *parsed);
     if (!parsed)
-        return status_fail(STATUS_OUT_OF_MEMORY, "%s: %zu bytes", name, sizeof *parsed);
+        return status_fail(STATUS_OUT_OF_MEMORY, "%s: no memory for %zu bytes", name,
+                           sizeof *parsed);
     enum status status = pth_recognise(bytes, length)
                              ? pth_read(name, bytes, length, parsed)
                              : safetensors_read(name, bytes, length, parsed);

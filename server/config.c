@@ -1,3 +1,5 @@
+#include "json.h"
+#include "memory.h"
 #include "options.h"
 #include <errno.h>
 #include <jansson.h>
@@ -135,7 +137,8 @@ static enum status read_file(struct config *config, const char *path)
     json_error_t error;
     json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
     if (!root)
-        return status_fail(STATUS_USAGE, "%s: line %d: %s", path, error.line, error.text);
+        return memory_check(
+            path, status_fail(STATUS_USAGE, "%s: line %d: %s", path, error.line, error.text));
     enum status status = STATUS_OK;
     if (!json_is_object(root))
         status = status_fail(STATUS_USAGE, "%s: not a JSON object of options", path);
@@ -291,10 +294,8 @@ enum status config_print_json(const struct config *config, FILE *out)
             *c = *c == '-' ? '_' : *c;
         json_object_set_new(root, name, option_json(fields, &options[i]));
     }
-    char *text = json_dumps(root, JSON_INDENT(2));
-    json_decref(root);
-    if (!text)
-        return status_fail(STATUS_OUT_OF_MEMORY, "options: out of memory");
+    char *text;
+    TRY(json_print(root, JSON_INDENT(2), &text));
     fprintf(out, "%s\n", text);
     free(text);
     return STATUS_OK;

@@ -4,9 +4,13 @@
 
 #include "exif.h"
 #include "image_format.h"
+#include "memory.h"
 #include <stdlib.h>
 
 #include <spng.h>
+
+// libspng's own codes for it come from some of its places only.
+static struct spng_alloc memory = {memory_allocate, memory_resize, memory_clear, free};
 
 // Compressed text and colour profiles, which libspng unpacks although nobody asks: one, and all.
 enum { PNG_MAX_UNPACKED_BYTES = 1 << 20, PNG_MAX_ALL_UNPACKED_BYTES = 8 << 20 };
@@ -16,9 +20,6 @@ static enum status png_status(int code)
     switch (code) {
     case SPNG_OK:
         return STATUS_OK;
-    case SPNG_EMEM:
-    case SPNG_EZLIB_INIT:
-        return status_fail(STATUS_OUT_OF_MEMORY, "png: out of memory");
     case SPNG_EUSER_WIDTH:
     case SPNG_EUSER_HEIGHT:
     case SPNG_EOVERFLOW:
@@ -87,9 +88,9 @@ static enum status png_decode(spng_ctx *ctx, const uint8_t *bytes, size_t length
 enum status image_read_png(const uint8_t *bytes, size_t length, const struct image_limits *limits,
                            struct image_receiver *receiver)
 {
-    spng_ctx *ctx = spng_ctx_new(0);
+    spng_ctx *ctx = spng_ctx_new2(&memory, 0);
     if (!ctx)
-        return status_fail(STATUS_OUT_OF_MEMORY, "png: out of memory");
+        return memory_check("png", STATUS_OUT_OF_MEMORY);
     struct image image = {0};
     int orientation = 1;
     enum status status = png_decode(ctx, bytes, length, limits, &image, &orientation);
@@ -102,16 +103,7 @@ enum status image_read_png(const uint8_t *bytes, size_t length, const struct ima
     }
     spng_ctx_free(ctx);
     image_release(&image);
-    return status;
-}
-
-static enum status png_write_status(int code)
-{
-    if (code == SPNG_OK)
-        return STATUS_OK;
-    if (code == SPNG_EMEM || code == SPNG_EZLIB_INIT)
-        return status_fail(STATUS_OUT_OF_MEMORY, "png: out of memory");
-    return status_fail(STATUS_INTERNAL, "png: %s", spng_strerror(code));
+    return memory_check("png", status);
 }
 
 enum status png_write(const uint8_t *rgb, int width, int height, uint8_t **bytes, size_t *length)
@@ -122,9 +114,9 @@ enum status png_write(const uint8_t *rgb, int width, int height, uint8_t **bytes
                                .height = (uint32_t)height,
                                .bit_depth = 8,
                                .color_type = SPNG_COLOR_TYPE_TRUECOLOR};
-    spng_ctx *ctx = spng_ctx_new(SPNG_CTX_ENCODER);
+    spng_ctx *ctx = spng_ctx_new2(&memory, SPNG_CTX_ENCODER);
     if (!ctx)
-        return status_fail(STATUS_OUT_OF_MEMORY, "png: out of memory");
+        return memory_check("png", STATUS_OUT_OF_MEMORY);
     int code = spng_set_option(ctx, SPNG_ENCODE_TO_BUFFER, 1);
     if (!code)
         code = spng_set_ihdr(ctx, &header);
@@ -134,5 +126,6 @@ enum status png_write(const uint8_t *rgb, int width, int height, uint8_t **bytes
     if (!code)
         *bytes = spng_get_png_buffer(ctx, length, &code); // ours from here on
     spng_ctx_free(ctx);
-    return png_write_status(code);
+    return memory_check("png", code ? status_fail(STATUS_INTERNAL, "png: %s", spng_strerror(code))
+                                    : STATUS_OK);
 }

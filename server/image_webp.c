@@ -6,6 +6,7 @@
 
 #include "exif.h"
 #include "image_format.h"
+#include "memory.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,7 +46,7 @@ static void *allocate(uint64_t count, size_t size, void *(*allocator)(size_t cou
 
 static void *allocate_raw(size_t count, size_t size)
 {
-    return malloc(count * size);
+    return memory_allocate(count * size);
 }
 
 void *WebPSafeMalloc(uint64_t count, size_t size);
@@ -59,7 +60,7 @@ void *WebPSafeMalloc(uint64_t count, size_t size)
 
 void *WebPSafeCalloc(uint64_t count, size_t size)
 {
-    return allocate(count, size, calloc);
+    return allocate(count, size, memory_clear);
 }
 
 void WebPSafeFree(void *memory)
@@ -75,8 +76,6 @@ static enum status webp_status(VP8StatusCode code)
     switch (code) {
     case VP8_STATUS_OK:
         return STATUS_OK;
-    case VP8_STATUS_OUT_OF_MEMORY:
-        return status_fail(STATUS_OUT_OF_MEMORY, "webp: out of memory");
     case VP8_STATUS_NOT_ENOUGH_DATA:
         return status_fail(STATUS_BAD_IMAGE, "webp: premature end of file");
     default:
@@ -201,5 +200,5 @@ enum status image_read_webp(const uint8_t *bytes, size_t length, const struct im
     WebPDemuxDelete(demuxer);
     room.limited = false;
     image_release(&canvas);
-    return status;
+    return memory_check("webp", status);
 }

@@ -3,6 +3,7 @@
 // put into its values afterwards.
 
 #include "json.h"
+#include "memory.h"
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -138,8 +139,7 @@ static enum status restore(json_t *value, const char **c, const char *end)
         size_t length = (size_t)(*c - string - 2);
         if (length > 0 && json_string_length(value) == 0 &&
             json_string_setn_nocheck(value, string + 1, length) != 0)
-            return status_fail(STATUS_OUT_OF_MEMORY, "json: no memory for a string of %zu bytes",
-                               length);
+            return memory_check("json", STATUS_OUT_OF_MEMORY);
     } else if (json_is_array(value)) {
         json_array_foreach(value, index, inner) TRY(restore(inner, c, end));
     } else if (json_is_object(value)) {
@@ -155,13 +155,17 @@ static enum status restore(json_t *value, const char **c, const char *end)
 static enum status load(const char *text, size_t length, json_t **root)
 {
     json_error_t error;
+    enum status status = STATUS_OK;
     *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
-    if (!*root && !error.text[0]) // jansson's way to say that there is no memory
-        return status_fail(STATUS_OUT_OF_MEMORY, "json: no memory for %zu bytes", length);
     if (!*root)
-        return status_fail(STATUS_BAD_REQUEST, "json: line %d, column %d: %s", error.line,
-                           error.column, error.text);
-    return STATUS_OK;
+        status = status_fail(STATUS_BAD_REQUEST, "json: line %d, column %d: %s", error.line,
+                             error.column, error.text);
+    status = memory_check("json", status);
+    if (status != STATUS_OK) { // a list may have lost a member for lack of memory
+        json_decref(*root);
+        *root = NULL;
+    }
+    return status;
 }
 
 enum status json_parse(const char *text, size_t length, struct json_t **root)
@@ -180,7 +184,28 @@ enum status json_parse(const char *text, size_t length, struct json_t **root)
         return status;
     const char *c = text;
     status = restore(*root, &c, text + length);
-    if (status != STATUS_OK)
+    if (status != STATUS_OK) {
         json_decref(*root);
+        *root = NULL;
+    }
     return status;
+}
+
+enum status json_print(struct json_t *root, size_t flags, char **text)
+{
+    *text = root ? json_dumps(root, flags) : NULL;
+    json_decref(root);
+    enum status status = *text ? STATUS_OK : status_fail(STATUS_INTERNAL, "json: cannot be built");
+    status = memory_check("json", status);
+    if (status != STATUS_OK) {
+        free(*text);
+        *text = NULL;
+    }
+    return status;
+}
+
+// Before any value is made, as jansson wants it.
+__attribute__((constructor)) static void watch_memory(void)
+{
+    json_set_alloc_funcs(memory_allocate, free);
 }

@@ -2,6 +2,7 @@
 // takes to bump some numbers. The text is written under it too, so that what it says fits together.
 
 #include "metrics.h"
+#include "memory.h"
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -252,18 +253,18 @@ static void write_gauges(FILE *out, const struct gauges *gauges)
 enum status metrics_write(struct metrics *metrics, const struct gauges *gauges, char **text)
 {
     size_t length;
-    FILE *out = open_memstream(text, &length);
+    FILE *out = memory_open(text, &length);
     if (!out)
-        return status_fail(STATUS_OUT_OF_MEMORY, "metrics: out of memory");
+        return memory_check("metrics", STATUS_OUT_OF_MEMORY);
     pthread_mutex_lock(&metrics->mutex);
     write_counters(out, metrics);
     for (int i = 0; i < HISTOGRAMS; i++)
         write_histogram(out, &metrics->histograms[i]);
     pthread_mutex_unlock(&metrics->mutex);
     write_gauges(out, gauges);
-    bool incomplete = ferror(out) != 0;
-    if (fclose(out) == 0 && !incomplete)
-        return STATUS_OK;
-    free(*text);
-    return status_fail(STATUS_OUT_OF_MEMORY, "metrics: out of memory");
+    fclose(out);
+    enum status status = memory_check("metrics", STATUS_OK);
+    if (status != STATUS_OK)
+        free(*text);
+    return status;
 }

@@ -3,6 +3,7 @@
 
 #include "handlers.h"
 #include "inflate.h"
+#include "json.h"
 #include "oip_response.h"
 #include <jansson.h>
 #include <stdlib.h>
@@ -14,10 +15,8 @@
 // Sends the JSON, and frees it.
 static enum status respond_json(struct call *call, json_t *root)
 {
-    char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
-    json_decref(root);
-    if (!text)
-        return status_fail(STATUS_OUT_OF_MEMORY, "answer: out of memory");
+    char *text;
+    TRY(json_print(root, JSON_COMPACT, &text));
     respond(call, "application/json", text, strlen(text));
     return STATUS_OK;
 }

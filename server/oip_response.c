@@ -1,4 +1,6 @@
 #include "oip_response.h"
+#include "json.h"
+#include "memory.h"
 #include "postprocess.h"
 #include <jansson.h>
 #include <math.h>
@@ -13,15 +15,20 @@ struct writer {
     float *probabilities;   // (K)
     struct prediction *top; // (K)
     FILE *json, *binary;
+    char *binary_bytes; // what went to the stream
+    size_t binary_length;
     bool failed; // out of memory
 };
 
 static void write_text(struct writer *writer, const char *text)
 {
-    json_t *string = json_string(text);
-    if (!string || json_dumpf(string, writer->json, JSON_ENCODE_ANY) != 0)
+    char *string;
+    if (json_print(json_string(text), JSON_ENCODE_ANY, &string) == STATUS_OK) {
+        fputs(string, writer->json);
+        free(string);
+    } else {
         writer->failed = true;
-    json_decref(string);
+    }
 }
 
 // ---- the elements of a tensor, for one image ----------------------------------------------------
@@ -94,6 +101,12 @@ static void write_elements(struct writer *writer, const struct oip_output *outpu
     }
 }
 
+static void close_stream(FILE *stream)
+{
+    if (stream)
+        fclose(stream);
+}
+
 // ---- the answer ---------------------------------------------------------------------------------
 
 static void write_output(struct writer *writer, const struct oip_output *output)
@@ -103,10 +116,11 @@ static void write_output(struct writer *writer, const struct oip_output *output)
             oip_tensor_name(output->tensor), best ? "BYTES" : "FP32",
             writer->answer->request->count, best ? output->classification : writer->K);
     if (output->binary) {
-        long start = ftell(writer->binary);
+        size_t start = writer->binary_length;
         write_elements(writer, output);
-        fprintf(writer->json, "\"parameters\":{\"binary_data_size\":%ld}}",
-                ftell(writer->binary) - start);
+        fflush(writer->binary);
+        fprintf(writer->json, "\"parameters\":{\"binary_data_size\":%zu}}",
+                writer->binary_length - start);
     } else {
         fputs("\"data\":[", writer->json);
         write_elements(writer, output);
@@ -134,37 +148,32 @@ static void write_json(struct writer *writer)
     fputs("]}", writer->json);
 }
 
-static bool close_stream(FILE *stream)
-{
-    bool incomplete = stream && ferror(stream);
-    return stream && fclose(stream) == 0 && !incomplete;
-}
-
 enum status oip_response_write(const struct oip_answer *answer, struct oip_body *body)
 {
-    size_t classes = (size_t)answer->entry->dims.K, binary_length = 0;
-    char *binary = NULL;
+    size_t classes = (size_t)answer->entry->dims.K;
     *body = (struct oip_body){0};
     struct writer writer = {.answer = answer, .K = answer->entry->dims.K};
-    writer.probabilities = malloc(sizeof *writer.probabilities * classes);
-    writer.top = malloc(sizeof *writer.top * classes);
-    writer.json = open_memstream(&body->bytes, &body->length);
-    writer.binary = open_memstream(&binary, &binary_length);
-    writer.failed = !writer.probabilities || !writer.top || !writer.json || !writer.binary;
-    if (!writer.failed)
+    writer.probabilities = memory_allocate(sizeof *writer.probabilities * classes);
+    writer.top = memory_allocate(sizeof *writer.top * classes);
+    writer.json = memory_open(&body->bytes, &body->length);
+    writer.binary = memory_open(&writer.binary_bytes, &writer.binary_length);
+    if (writer.probabilities && writer.top && writer.json && writer.binary) {
         write_json(&writer);
-    bool written = close_stream(writer.binary) && !writer.failed;
-    if (written) {
-        body->json_length = (size_t)ftell(writer.json);
-        fwrite(binary, 1, binary_length, writer.json);
+        fflush(writer.json);
+        body->json_length = body->length;
+        fflush(writer.binary);
+        if (writer.binary_length > 0)
+            fwrite(writer.binary_bytes, 1, writer.binary_length, writer.json);
     }
-    written = close_stream(writer.json) && written;
-    free(binary);
+    close_stream(writer.json);
+    close_stream(writer.binary);
+    free(writer.binary_bytes);
     free(writer.top);
     free(writer.probabilities);
-    if (written)
-        return STATUS_OK;
-    free(body->bytes);
-    *body = (struct oip_body){0};
-    return status_fail(STATUS_OUT_OF_MEMORY, "answer: out of memory");
+    enum status status = memory_check("answer", writer.failed ? STATUS_OUT_OF_MEMORY : STATUS_OK);
+    if (status != STATUS_OK) {
+        free(body->bytes);
+        *body = (struct oip_body){0};
+    }
+    return status;
 }

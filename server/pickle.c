@@ -319,7 +319,8 @@ enum status pickle_open(const char *name, const uint8_t *bytes, size_t length,
                            length, MAX_BYTES);
     struct pickle *opened = calloc(1, sizeof *opened);
     if (!opened)
-        return status_fail(STATUS_OUT_OF_MEMORY, "%s: %zu bytes", name, sizeof *opened);
+        return status_fail(STATUS_OUT_OF_MEMORY, "%s: no memory for %zu bytes", name,
+                           sizeof *opened);
     enum status status = machine_init(&opened->machine, name, bytes, length, globals);
     if (status == STATUS_OK)
         status = run(&opened->machine, &opened->top);

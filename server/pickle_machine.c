@@ -15,7 +15,8 @@ enum status machine_init(struct machine *m, const char *name, const uint8_t *byt
     m->heap = malloc(m->heap_room * sizeof *m->heap);
     m->memo = malloc(m->memo_room * sizeof *m->memo);
     if (!m->heap || !m->memo)
-        return status_fail(STATUS_OUT_OF_MEMORY, "%s: a pickle of %zu bytes", name, length);
+        return status_fail(STATUS_OUT_OF_MEMORY, "%s: no memory for a pickle of %zu bytes", name,
+                           length);
     return STATUS_OK;
 }
 

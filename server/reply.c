@@ -87,17 +87,19 @@ static void record(const struct call *call, enum status status)
                                       .total_ns = total_ns});
 }
 
-static void write_error(struct call *call, enum status status)
+static bool write_error(struct call *call, enum status status)
 {
     char *text;
-    if (answer_write_error(status, call->request->id, &text) == STATUS_OK)
-        respond(call, "application/json", text, strlen(text));
+    if (answer_write_error(status, call->request->id, &text) != STATUS_OK)
+        return false;
+    respond(call, "application/json", text, strlen(text));
+    return true;
 }
 
 void reply_finish(struct call *call, enum status status)
 {
     if (status != STATUS_OK && !call->response->body)
-        write_error(call, status);
+        (void)(write_error(call, status) || write_error(call, status)); // memory may be back
     add_advice(call, status);
     add_server_timing(call);
     add_cors(call);

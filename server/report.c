@@ -3,6 +3,8 @@
 
 #include "report.h"
 #include "accept.h"
+#include "json.h"
+#include "memory.h"
 #include "pie.h"
 #include <inttypes.h>
 #include <jansson.h>
@@ -230,9 +232,6 @@ static void write_svg(FILE *out, const char *name, const struct totals *totals)
     pie_write(out, title, slices, count);
 }
 
-// The functions below return a new JSON value, or NULL: out of memory, or a text that is not UTF-8.
-// json_pack() takes NULL for a failure too, and frees what it was given.
-
 static json_t *json_percent(double percent)
 {
     return json_real((double)(int64_t)(percent * 100 + 0.5) / 100);
@@ -249,10 +248,7 @@ static json_t *json_forms(const struct totals *totals)
                                  json_percent(percent_layers(totals, rank)), "parameters",
                                  (json_int_t)totals->form[rank].parameters, "parameters_percent",
                                  json_percent(percent_parameters(totals, rank)));
-        if (json_array_append_new(forms, form) != 0) {
-            json_decref(forms);
-            return NULL;
-        }
+        json_array_append_new(forms, form);
     }
     return forms;
 }
@@ -260,12 +256,8 @@ static json_t *json_forms(const struct totals *totals)
 static json_t *json_shape(const struct tensor_info *tensor)
 {
     json_t *shape = json_array();
-    for (int i = 0; i < tensor->rank; i++) {
-        if (json_array_append_new(shape, json_integer(tensor->shape[i])) != 0) {
-            json_decref(shape);
-            return NULL;
-        }
-    }
+    for (int i = 0; i < tensor->rank; i++)
+        json_array_append_new(shape, json_integer(tensor->shape[i]));
     return shape;
 }
 
@@ -278,10 +270,7 @@ static json_t *json_layers(const struct tensor_info *rows, size_t count)
                                   json_shape(&rows[i]), "squeezed_shape", json_shape(&squeezed),
                                   "num_parameters", (json_int_t)tensor_count(&rows[i]), "form",
                                   show_form(squeezed.rank).text);
-        if (json_array_append_new(layers, layer) != 0) {
-            json_decref(layers);
-            return NULL;
-        }
+        json_array_append_new(layers, layer);
     }
     return layers;
 }
@@ -326,15 +315,15 @@ static enum status write_json(FILE *out, const struct catalog_entry *entry,
         "num_parameters_human", show_count(totals->parameters).text, "forms", json_forms(totals),
         "layers", json_layers(rows, totals->layers), "architecture",
         json_architecture(&entry->dims), "preprocess", json_preprocess(&entry->preprocess));
-    int failed = !root;
-    if (root && runtime)
-        failed = json_object_set_new(root, "runtime", json_runtime(runtime, &entry->dims));
-    // Seven digits: as many as a float has.
-    if (!failed)
-        failed = json_dumpf(root, out, JSON_COMPACT | JSON_REAL_PRECISION(7));
-    json_decref(root);
-    fputs("\n", out);
-    return failed ? status_fail(STATUS_INTERNAL, "report: the JSON cannot be built") : STATUS_OK;
+    if (runtime && json_object_set_new(root, "runtime", json_runtime(runtime, &entry->dims)) != 0) {
+        json_decref(root); // a name of the device that is no UTF-8
+        root = NULL;
+    }
+    char *text;
+    TRY(json_print(root, JSON_COMPACT | JSON_REAL_PRECISION(7), &text)); // as many as a float has
+    fprintf(out, "%s\n", text);
+    free(text);
+    return STATUS_OK;
 }
 
 enum status report_write(const struct catalog_entry *entry, const struct report_runtime *runtime,
@@ -346,9 +335,9 @@ enum status report_write(const struct catalog_entry *entry, const struct report_
     TRY(vit_list_weights(&entry->dims, &rows, &count));
     const struct totals totals = add_up(rows, count);
     enum status status = STATUS_OK;
-    FILE *stream = open_memstream(text, &length);
+    FILE *stream = memory_open(text, &length);
     if (!stream) {
-        status = status_fail(STATUS_OUT_OF_MEMORY, "report: no stream");
+        status = memory_check("report", STATUS_OUT_OF_MEMORY);
         goto out;
     }
     switch (format) {
@@ -365,9 +354,8 @@ enum status report_write(const struct catalog_entry *entry, const struct report_
         write_svg(stream, entry->name, &totals);
         break;
     }
-    const bool incomplete = ferror(stream);
-    if ((fclose(stream) != 0 || incomplete) && status == STATUS_OK)
-        status = status_fail(STATUS_OUT_OF_MEMORY, "report: %zu bytes of text", length);
+    fclose(stream);
+    status = memory_check("report", status);
 out:
     if (status != STATUS_OK) {
         free(*text);

@@ -1,5 +1,7 @@
 #include "result.h"
 #include "clock.h"
+#include "json.h"
+#include "memory.h"
 #include "postprocess.h"
 #include <jansson.h>
 #include <math.h>
@@ -37,12 +39,11 @@ static json_t *json_text(const char *text)
     json_t *string = json_string(text);
     if (string)
         return string;
-    char *ascii = strdup(text);
-    for (char *c = ascii; ascii && *c; c++)
+    char ascii[512];
+    snprintf(ascii, sizeof ascii, "%s", text);
+    for (char *c = ascii; *c; c++)
         *c = (unsigned char)*c < 0x80 ? *c : '?';
-    string = ascii ? json_string(ascii) : NULL;
-    free(ascii);
-    return string;
+    return json_string(ascii);
 }
 
 // JSON has no NaN and no infinity: null stands for them.
@@ -53,13 +54,10 @@ static json_t *json_number(float value)
 
 static json_t *predictions_json(const struct answer_options *options, const float *logits)
 {
-    struct prediction *top = malloc(sizeof *top * (size_t)options->top_k);
+    struct prediction *top = memory_allocate(sizeof *top * (size_t)options->top_k);
     json_t *list = json_array();
-    if (!top || !list) {
-        free(top);
-        json_decref(list);
-        return NULL;
-    }
+    if (!top)
+        return list;
     postprocess_top_k(logits, options->entry->dims.K, options->top_k, top);
     for (int i = 0; i < options->top_k; i++)
         json_array_append_new(list,
@@ -98,9 +96,7 @@ static json_t *result_json(const struct answer_options *options, const struct re
 // Nine digits name every float exactly.
 static enum status dump(json_t *root, char **text)
 {
-    *text = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    json_decref(root);
-    return *text ? STATUS_OK : status_fail(STATUS_OUT_OF_MEMORY, "answer: out of memory");
+    return json_print(root, JSON_COMPACT | JSON_REAL_PRECISION(9), text);
 }
 
 static json_t *error_json(enum status error, const char *detail, const char *request_id)

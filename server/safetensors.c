@@ -2,6 +2,7 @@
 // every number of the header is checked before it is used.
 
 #include "safetensors.h"
+#include "memory.h"
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,12 +55,10 @@ static enum status read_json(const struct source *source, json_t **header)
     json_error_t error;
     *header = json_loadb((const char *)source->header, source->header_bytes, JSON_REJECT_DUPLICATES,
                          &error);
-    if (!*header && !error.text[0]) // jansson's way to say that there is no memory
-        return status_fail(STATUS_OUT_OF_MEMORY, "%s: header of %zu bytes", source->name,
-                           source->header_bytes);
     if (!*header)
-        return status_fail(STATUS_BAD_WEIGHTS, "%s: byte %d: %s", source->name,
-                           LENGTH_BYTES + error.position, error.text);
+        return memory_check(source->name,
+                            status_fail(STATUS_BAD_WEIGHTS, "%s: byte %d: %s", source->name,
+                                        LENGTH_BYTES + error.position, error.text));
     if (!json_is_object(*header))
         return status_fail(STATUS_BAD_WEIGHTS, "%s: byte %d: expected a JSON object", source->name,
                            LENGTH_BYTES);

@@ -43,7 +43,8 @@ static enum status open_checkpoint(const char *name, const char *path, const voi
     *weights = NULL;
     struct weights *opened = calloc(1, sizeof *opened);
     if (!opened)
-        return status_fail(STATUS_OUT_OF_MEMORY, "%s: %zu bytes", name, sizeof *opened);
+        return status_fail(STATUS_OUT_OF_MEMORY, "%s: no memory for %zu bytes", name,
+                           sizeof *opened);
     snprintf(opened->name, sizeof opened->name, "%s", name);
     opened->built_in = !path;
     enum status status = path ? checkpoint_open(path, &opened->file)
@@ -74,7 +75,8 @@ enum status weights_open_random(uint64_t seed, struct weights **weights)
 {
     *weights = calloc(1, sizeof **weights);
     if (!*weights)
-        return status_fail(STATUS_OUT_OF_MEMORY, "random weights: %zu bytes", sizeof **weights);
+        return status_fail(STATUS_OUT_OF_MEMORY, "random weights: no memory for %zu bytes",
+                           sizeof **weights);
     (*weights)->seed = seed;
     return STATUS_OK;
 }

@@ -255,8 +255,8 @@ static enum status read_entries(const struct archive *archive, struct zip *zip)
     // One to spare, so that an empty archive needs no case of its own.
     zip->entries = calloc((size_t)archive->count + 1, sizeof *zip->entries);
     if (!zip->entries)
-        return status_fail(STATUS_OUT_OF_MEMORY, "%s: zip: %" PRIu64 " entries", archive->name,
-                           archive->count);
+        return status_fail(STATUS_OUT_OF_MEMORY, "%s: zip: no memory for %" PRIu64 " entries",
+                           archive->name, archive->count);
     uint64_t at = archive->directory;
     for (uint64_t i = 0; i < archive->count; i++) {
         struct record record;

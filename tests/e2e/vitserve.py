@@ -178,7 +178,7 @@ def exchange(connection, method, path, body=None, **headers):
     """One request on this http.client connection. A server that refuses may close before it has
     read everything: its answer counts all the same."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.request(method, path, body, names)
     return read_answer(connection.getresponse())
 

@@ -1,11 +1,9 @@
 #pragma once
 // A checkpoint file: tensors under the names that the file gives them. The format is told by the
 // first bytes, not by the file's name: PyTorch's (pth.h), else safetensors (safetensors.h). The
-// file is memory-mapped, and tensors point into the mapping.
+// tensors point into the file's mapping.
 
-#include "status.h"
-#include <stddef.h>
-#include <stdint.h>
+#include "mapping.h"
 
 enum tensor_type { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_F64, TENSOR_TYPE_COUNT };
 
@@ -27,12 +25,11 @@ struct checkpoint {
     size_t count;
     char *names; // all of them, a zero behind each
     size_t names_used;
-    void *mapping; // NULL where the caller keeps the bytes
-    size_t mapping_bytes;
+    struct mapping mapping; // none where the caller keeps the bytes
 };
 
 // STATUS_IO (cannot be opened) or STATUS_BAD_WEIGHTS (not a well-formed file: says where, and which
-// tensor). The file must not shrink while open.
+// tensor).
 enum status checkpoint_open(const char *path, struct checkpoint **checkpoint) CHECKED;
 
 // The same over bytes that the caller keeps alive. `name` says in errors what they are.

@@ -1,9 +1,7 @@
 #pragma once
 // Pictures on disk: the files that the words of a command line name, and their bytes.
 
-#include "status.h"
-#include <stddef.h>
-#include <stdint.h>
+#include "mapping.h"
 
 struct pictures {
     char **paths;
@@ -17,6 +15,5 @@ struct pictures {
 enum status pictures_init(struct pictures *pictures, int count, char **words) CHECKED;
 void pictures_release(struct pictures *pictures);
 
-// The whole file as memory; *bytes is NULL for an empty one. STATUS_IO if it cannot be read.
-enum status picture_map(const char *path, const uint8_t **bytes, size_t *length) CHECKED;
-void picture_unmap(const uint8_t *bytes, size_t length);
+// mapping_open() with the reasons that a word of the command line may have.
+enum status picture_map(const char *path, struct mapping *mapping) CHECKED;

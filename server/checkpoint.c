@@ -1,13 +1,9 @@
 #include "checkpoint.h"
 #include "pth.h"
 #include "safetensors.h"
-#include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 size_t tensor_type_bytes(enum tensor_type type)
 {
@@ -76,51 +72,33 @@ enum status checkpoint_parse(const char *name, const uint8_t *bytes, size_t leng
     return STATUS_OK;
 }
 
-static enum status map_file(const char *path, void **mapping, size_t *bytes)
+static enum status parse_mapping(const char *path, struct mapping *mapping,
+                                 struct checkpoint **checkpoint)
 {
-    enum status status = STATUS_OK;
-    struct stat about;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
-    if (fstat(fd, &about) != 0) {
-        status = status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
-        goto out;
-    }
-    if (!S_ISREG(about.st_mode)) {
-        status = status_fail(STATUS_IO, "%s: not a regular file", path);
-        goto out;
-    }
-    if (about.st_size == 0) { // which mmap refuses
-        status = status_fail(STATUS_BAD_WEIGHTS, "%s: the file is empty", path);
-        goto out;
-    }
-    *bytes = (size_t)about.st_size;
-    *mapping = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0); // all is read
-    if (*mapping == MAP_FAILED)
-        status = status_fail(STATUS_IO, "%s: cannot be mapped: %s", path, strerror(errno));
-out:
-    close(fd);
-    return status;
+    // Errors in the content name the file without its directory, which could fill the message.
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    if (mapping->length == 0)
+        return status_fail(STATUS_BAD_WEIGHTS, "%s: the file is empty", name);
+    TRY(checkpoint_parse(name, mapping->bytes, mapping->length, checkpoint));
+    (*checkpoint)->mapping = *mapping;
+    return STATUS_OK;
 }
 
 enum status checkpoint_open(const char *path, struct checkpoint **checkpoint)
 {
-    void *mapping = NULL;
-    size_t bytes = 0;
+    struct mapping mapping;
+    char reason[256];
     *checkpoint = NULL;
-    TRY(map_file(path, &mapping, &bytes));
-    // Errors in the content name the file without its directory, which could fill the message.
-    const char *slash = strrchr(path, '/');
-    const enum status status =
-        checkpoint_parse(slash ? slash + 1 : path, mapping, bytes, checkpoint);
+    enum status status = mapping_open(path, &mapping);
     if (status != STATUS_OK) {
-        munmap(mapping, bytes);
-        return status;
+        snprintf(reason, sizeof reason, "%s", status_detail(status));
+        return status_fail(status, "%s: %s", path, reason);
     }
-    (*checkpoint)->mapping = mapping;
-    (*checkpoint)->mapping_bytes = bytes;
-    return STATUS_OK;
+    status = parse_mapping(path, &mapping, checkpoint);
+    if (status != STATUS_OK)
+        mapping_close(&mapping);
+    return status;
 }
 
 const struct checkpoint_tensor *checkpoint_find(const struct checkpoint *checkpoint,
@@ -136,7 +114,6 @@ void checkpoint_close(struct checkpoint *checkpoint)
         return;
     free(checkpoint->tensors);
     free(checkpoint->names);
-    if (checkpoint->mapping)
-        munmap(checkpoint->mapping, checkpoint->mapping_bytes);
+    mapping_close(&checkpoint->mapping);
     free(checkpoint);
 }

@@ -43,18 +43,17 @@ static void prepare_file(struct session *session, const char *path, struct resul
     struct image_limits limits = {.max_pixels = session->config->max_pixels,
                                   .apply_orientation = session->config->exif_orientation != 0,
                                   .fast_decode = session->config->fast_decode != 0};
-    const uint8_t *bytes;
-    size_t length;
+    struct mapping file;
     *result = (struct result){0};
     snprintf(result->name, sizeof result->name, "%s", path);
-    enum status status = picture_map(path, &bytes, &length);
+    enum status status = picture_map(path, &file);
     if (status != STATUS_OK) {
         result_fail(result, status);
         return;
     }
-    status =
-        result_prepare(result, bytes, length, &limits, &session->model.entry->preprocess, pixels);
-    picture_unmap(bytes, length);
+    status = result_prepare(result, file.bytes, file.length, &limits,
+                            &session->model.entry->preprocess, pixels);
+    mapping_close(&file);
 }
 
 static void *prepare_files(void *argument)

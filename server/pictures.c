@@ -1,14 +1,11 @@
 #include "pictures.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <fts.h>
 #include <glob.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static enum status append(struct pictures *pictures, const char *path)
 {
@@ -127,35 +124,13 @@ void pictures_release(struct pictures *pictures)
     *pictures = (struct pictures){0};
 }
 
-enum status picture_map(const char *path, const uint8_t **bytes, size_t *length)
+enum status picture_map(const char *path, struct mapping *mapping)
 {
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe is not waited for
-    enum status status = STATUS_OK;
-    *bytes = NULL;
-    if (fd < 0 && is_pattern(path))
-        status = status_fail(STATUS_IO, "no file matches this pattern");
-    else if (fd < 0 || fstat(fd, &info) != 0)
-        status = status_fail(STATUS_IO, "%s", strerror(errno));
-    else if (S_ISDIR(info.st_mode))
-        status = status_fail(STATUS_IO, "a directory without pictures (.jpg, .jpeg, .png, .webp)");
-    else if (!S_ISREG(info.st_mode))
-        status = status_fail(STATUS_IO, "not a file");
-    *length = status == STATUS_OK ? (size_t)info.st_size : 0;
-    if (*length > 0) {
-        void *map = mmap(NULL, *length, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (map == MAP_FAILED)
-            status = status_fail(STATUS_IO, "%s", strerror(errno));
-        else
-            *bytes = map;
-    }
-    if (fd >= 0)
-        close(fd);
-    return status;
-}
-
-void picture_unmap(const uint8_t *bytes, size_t length)
-{
-    if (bytes)
-        munmap((void *)(uintptr_t)bytes, length);
+    bool there = stat(path, &info) == 0;
+    if (!there && is_pattern(path))
+        return status_fail(STATUS_IO, "no file matches this pattern");
+    if (there && S_ISDIR(info.st_mode))
+        return status_fail(STATUS_IO, "a directory without pictures (.jpg, .jpeg, .png, .webp)");
+    return mapping_open(path, mapping);
 }

@@ -223,7 +223,7 @@ class Names(ClassifyCase):
         os.mkfifo("pipe.png")
         os.mkfifo("d/pipe.png")
         self.assertEqual([result.get("error") for result in
-                          self.results("pipe.png", "/dev/null", code=1)], ["not a file"] * 2)
+                          self.results("pipe.png", "/dev/null", code=1)], ["not a regular file"] * 2)
         self.assertNotIn("d/pipe.png", self.names("d"))
 
 

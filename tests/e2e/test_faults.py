@@ -3,16 +3,18 @@ status or exit code, the health checks tell the truth, and the next request work
 ended. VITSERVE_BINARY lies beside the faulty module."""
 
 import contextlib
+import os
 import pathlib
 import tempfile
 import threading
 import time
 import unittest
 
-from vitserve import SANITIZED, TIMEOUT, Case, Server, png, together
+from vitserve import HERE, SANITIZED, TIMEOUT, Case, Server, png, together
 
 SLOW = 4 if SANITIZED else 1
 MODEL = ("--device", "cuda")  # the built-in model
+CHECKPOINT = HERE.parents[1] / "config" / "demo" / "fashion_vit.safetensors"
 
 
 class FaultCase(Case):
@@ -189,6 +191,38 @@ class Clients(FaultCase):
             self.assertIn('vitserve_images_total{outcome="expired"} 10\n', text)
             self.assertIn('vitserve_batch_images_sum 1\n', text)
             self.check_well_again(server)
+
+
+class Disks(Case):
+    """The log and the files of a server whose disk is full or gone."""
+
+    def check_serves(self, server):
+        for _ in range(20):
+            self.check_good(server)
+            self.check_error(server.classify(b"no picture"), 415, "unsupported_image")
+
+    def test_a_log_that_takes_nothing(self):
+        with Server(model=(), log=open("/dev/full", "wb", 0)) as server:
+            self.check_serves(server)
+
+    def test_a_log_whose_reader_has_gone(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with Server(model=(), log=os.fdopen(writer, "wb", 0)) as server:
+            self.check_serves(server)
+
+    def test_a_checkpoint_that_is_gone(self):
+        """Once the server is ready, all of it is in memory."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder, "model.safetensors")
+            file.write_bytes(CHECKPOINT.read_bytes())
+            with Server(model=("--model", "fashion_vit", "--weights", file)) as server:
+                sound = server.classify(png(), "?logits=1").body
+                with file.open("r+b") as cut:
+                    cut.truncate(0)
+                file.unlink()
+                self.assertEqual(server.classify(png(), "?logits=1").body, sound)
+                self.check_serves(server)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ class Server:
     exit code and leaves no process behind."""
     scheme = "http"
 
-    def __init__(self, *options, model=MODEL, variables=None, wait=True, port=0):
-        self.log = tempfile.TemporaryFile()
+    def __init__(self, *options, model=MODEL, variables=None, wait=True, port=0, log=None):
+        self.log = log or tempfile.TemporaryFile()
         patience = ("--request-timeout-ms", "600000") if SANITIZED else ()
         command = [BINARY, "serve", *model, *patience, "--port", str(port), *map(str, options)]
         self.process = subprocess.Popen(command, env=environment(**(variables or {})),

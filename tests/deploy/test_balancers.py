@@ -44,24 +44,46 @@ class BalancerCase(Case):
         status, body = self.post(photo(6_000_000))
         self.assertEqual(status, 200, body)
 
-    def check_that_faults_do_not_show(self, title, replace):
+    def check_under_load(self, title, act):
+        """act(load) while clients ask: none of them notices."""
+        with Load("127.0.0.1") as load:
+            act(load)
+            self.check_none_failed(load, title)
+        print(self.sent_again(), flush=True)
+
+
+class FaultTests:
+    """What each balancer has to hide. name: its own; replace(replica): by a new one;
+    sent_again(): what it did for that."""
+
+    def test_faults_do_not_show(self):
         """One minute: a crash, a replacement, and a replica that freezes for ten seconds."""
         a, b, c = self.replicas
-        with Load("127.0.0.1") as load:
+        def act(load):
             load.at(8)
             self.crash(a)
             load.at(20)
-            replace(b)
+            self.replace(b)
             load.at(35)
             c.process.send_signal(signal.SIGSTOP)
             load.at(45)
             c.process.send_signal(signal.SIGCONT)
             load.at(60)
-            self.check_none_failed(load, title)
+        self.check_under_load(f"{self.name}, faults", act)
+
+    def test_rolling_replacement(self):
+        def act(load):
+            load.at(5)
+            for replica in self.replicas:
+                self.replace(replica)
+            load.at(load.requests[-1].start + 5)
+        self.check_under_load(f"{self.name}, three replicas replaced", act)
 
 
 @unittest.skipUnless(shutil.which("haproxy"), "no haproxy here")
-class HaproxyCase(BalancerCase):
+class HaproxyCase(FaultTests, BalancerCase):
+    name = "haproxy"
+
     def setUp(self):
         super().setUp()
         self.replicas = self.start_replicas(3)
@@ -90,19 +112,6 @@ class HaproxyCase(BalancerCase):
                  lambda: self.metric("haproxy_server_status", 'state="UP"') >= 3)
         self.drain(replica)
         self.dns.hosts["vitserve"].remove(replica.address)
-
-    def test_faults_do_not_show(self):
-        self.check_that_faults_do_not_show("haproxy, faults", self.replace)
-        print(self.sent_again(), flush=True)
-
-    def test_rolling_replacement(self):
-        with Load("127.0.0.1") as load:
-            load.at(5)
-            for replica in self.replicas:
-                self.replace(replica)
-            load.at(load.requests[-1].start + 5)
-            self.check_none_failed(load, "haproxy, three replicas replaced")
-        print(self.sent_again(), flush=True)
 
     def test_nobody_left(self):
         """The balancer's own errors look like the server's, and it recovers."""
@@ -145,7 +154,9 @@ class HaproxyCase(BalancerCase):
 
 
 @unittest.skipUnless(shutil.which("nginx"), "no nginx here")
-class NginxCase(BalancerCase):
+class NginxCase(FaultTests, BalancerCase):
+    name = "nginx"
+
     def setUp(self):
         super().setUp()
         self.replicas = self.start_replicas(3)
@@ -162,19 +173,6 @@ class NginxCase(BalancerCase):
     def sent_again(self):
         statuses = re.findall(r'upstream "[^"]*" "([^"]*)"', self.nginx.output())
         return f"  sent again: {sum(',' in status for status in statuses)}"
-
-    def test_faults_do_not_show(self):
-        self.check_that_faults_do_not_show("nginx, faults", self.replace)
-        print(self.sent_again(), flush=True)
-
-    def test_rolling_replacement(self):
-        with Load("127.0.0.1") as load:
-            load.at(5)
-            for replica in self.replicas:
-                self.replace(replica)
-            load.at(load.requests[-1].start + 5)
-            self.check_none_failed(load, "nginx, three replicas replaced")
-        print(self.sent_again(), flush=True)
 
     def test_nobody_left(self):
         for replica in self.replicas:

@@ -317,7 +317,6 @@ def valgrind():
         command = ["valgrind", "--leak-check=full", "--fair-sched=yes",
                    "--errors-for-leak-kinds=definite,indirect", "--error-exitcode=9",
                    f"--log-file={log.name}", "--fullpath-after=", vitserve.BINARY, "serve",
-                   "--model", "deit_tiny_patch16_224", "--random-weights", "1", "--device", "cpu",
                    "--threads", "1", "--max-batch", "2", "--port", "0"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env=vitserve.environment())
         port = int(process.stdout.readline().decode().rsplit(":", 1)[1])
@@ -326,13 +325,10 @@ def valgrind():
         while server.request("GET", "/readyz").status != 200:
             time.sleep(0.5)
         requests = bodies()
-        # Mostly what never reaches the network: under valgrind a forward pass takes seconds.
-        good = [requests[0], requests[6]]
-        bad = requests[7:]
         for i in range(REQUESTS_UNDER_VALGRIND):
-            body, headers, status = good[i // 100 % 10 == 9] if i % 100 == 0 else bad[i % len(bad)]
+            body, headers, status = requests[i % len(requests)]
             answer = server.classify(body, **headers)
-            assert answer.status in (status, 429), answer.body
+            assert answer.status == status, answer.body
         process.terminate()
         code = process.wait()
         text = log.read()

@@ -325,8 +325,10 @@ def valgrind():
         while server.request("GET", "/readyz").status != 200:
             time.sleep(0.5)
         requests = bodies()
+        # Most do not reach the network: under valgrind a forward pass takes seconds.
+        good, bad = requests[:7], requests[7:]
         for i in range(REQUESTS_UNDER_VALGRIND):
-            body, headers, status = requests[i % len(requests)]
+            body, headers, status = good[i // 50 % 7] if i % 50 == 0 else bad[i % len(bad)]
             answer = server.classify(body, **headers)
             assert answer.status == status, answer.body
         process.terminate()

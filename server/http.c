@@ -110,14 +110,18 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
         free(response->body);
         return MHD_NO;
     }
-    if (response->content_type)
-        MHD_add_response_header(reply, "Content-Type", response->content_type);
-    MHD_add_response_header(reply, "X-Request-Id", exchange->id);
+    bool complete = !response->content_type ||
+                    MHD_add_response_header(reply, "Content-Type", response->content_type);
+    complete = MHD_add_response_header(reply, "X-Request-Id", exchange->id) && complete;
     for (int i = 0; i < response->n_headers; i++)
-        MHD_add_response_header(reply, response->headers[i].name, response->headers[i].value);
+        complete =
+            MHD_add_response_header(reply, response->headers[i].name, response->headers[i].value) &&
+            complete;
     if (atomic_load(&exchange->server->draining))
-        MHD_add_response_header(reply, "Connection", "close");
-    enum MHD_Result result = MHD_queue_response(connection, (unsigned)status_http(status), reply);
+        complete = MHD_add_response_header(reply, "Connection", "close") && complete;
+    // Better no answer than one that lacks a header for want of memory.
+    enum MHD_Result result =
+        complete ? MHD_queue_response(connection, (unsigned)status_http(status), reply) : MHD_NO;
     MHD_destroy_response(reply);
     return result;
 }

@@ -5,6 +5,7 @@ the module of tests/faults, so that the bad days can be had too."""
 import base64
 import contextlib
 import gzip
+import http.client
 import json
 import pathlib
 import re
@@ -18,6 +19,7 @@ try:
 except ImportError:
     jsonschema = None
 
+from scarce import Memory
 from vitserve import TIMEOUT, Case, Server, answer_from, exchange, multipart, png, together
 
 ALWAYS = {"date", "content-length", "content-type", "connection"}  # of every answer
@@ -109,9 +111,9 @@ class OpenApi(Case):
         new.rename(self.commands)
 
     @contextlib.contextmanager
-    def serve(self, *options, wait=True):
+    def serve(self, *options, wait=True, variables=None):
         with Server(*options, model=("--device", "cuda"), wait=wait,
-                    variables={"FAULTS": str(self.commands)}) as self.server:
+                    variables={"FAULTS": str(self.commands)} | (variables or {})) as self.server:
             try:
                 yield
             finally:
@@ -251,6 +253,16 @@ class OpenApi(Case):
             self.command("ok")
             self.server.wait_ready()
 
+    def without_memory(self):
+        """What has no other reason for a 503; the connection takes some allocations before."""
+        with Memory() as memory, self.serve(variables=memory.variables):
+            for path in self.gets:
+                for count in range(60):
+                    memory.fail_after(count)
+                    with contextlib.suppress(OSError, http.client.HTTPException):
+                        self.ask("GET", path)
+                    memory.suffice()
+
     def test_both_ways(self):
         self.while_starting()
         with self.serve("--request-timeout-ms", 1000, "--max-batch", 2, "--max-queue", 4,
@@ -261,6 +273,7 @@ class OpenApi(Case):
             self.failures()
         self.without_key()
         self.decoders_busy()
+        self.without_memory()
         documented = {(path, method, status) for path, method, operation
                       in self.document.operations() for status in operation["responses"]}
         self.assertEqual(documented - self.document.produced, set())

@@ -130,13 +130,14 @@ class Program:
     """A process that is stopped with the block; its output is kept for messages."""
 
     def __init__(self, *command, env=None, cwd=None):
-        self.log = tempfile.TemporaryFile("a+b")
+        self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen([str(word) for word in command], env=env, cwd=cwd,
                                         stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def output(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        # The offset is not moved: it is the process's too.
+        return os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode(
+            errors="replace")
 
     def stop(self, number=signal.SIGTERM, seconds=30):
         """Returns the exit code."""

@@ -168,10 +168,7 @@ class Reload(KeyedCase):
             return [line for line in self.server.stderr().splitlines() if "SIGHUP" in line]
         count = len(said())
         self.server.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + TIMEOUT
-        while len(said()) == count:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
+        self.until(lambda: len(said()) > count)
         return said()[-1]
 
     def statuses(self, *keys):

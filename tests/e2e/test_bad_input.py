@@ -9,7 +9,7 @@ import time
 import unittest
 import urllib.parse
 
-from vitserve import (SANITIZED, TIMEOUT, ServerCase, answer_from, exchange, jpeg, multipart, png,
+from vitserve import (SANITIZED, ServerCase, answer_from, exchange, jpeg, multipart, png,
                       png_chunk, receive_all, together, webp)
 
 BODY_LIMIT = 1 << 20

@@ -44,12 +44,6 @@ class FaultCase(Case):
         self.check_good(server)
         self.until(lambda: self.gauges(server) == [0, 0, 0])
 
-    def until(self, condition, seconds=TIMEOUT):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.02)
-
 
 class Batches(FaultCase):
     def test_a_failed_batch(self):

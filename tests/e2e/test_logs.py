@@ -12,7 +12,7 @@ import tempfile
 import time
 import unittest
 
-from vitserve import TIMEOUT, Case, Server, exchange, multipart, png, together
+from vitserve import TIMEOUT, Case, Server, exchange, multipart, png, read_whole, together
 
 KEY = "the-secret-key-of-the-log-test"
 JSON = ("--log-format", "json", "--log-level", "debug", "--max-batch", 4)
@@ -23,8 +23,7 @@ STAGES = {"batch", "decode_ms", "preprocess_ms", "queue_ms", "infer_ms"}
 
 def json_lines(server):
     """Every line of the log, each of which must be a JSON object in UTF-8."""
-    server.log.seek(0)
-    data = server.log.read()
+    data = read_whole(server.log)
     assert not data or data.endswith(b"\n"), data[-200:]
     return [json.loads(line.decode("utf-8", errors="strict")) for line in data.splitlines()]
 
@@ -179,9 +178,7 @@ class Hostile(Case):
             before = len(server.stderr().splitlines())
             for path in self.paths:
                 self.ask(server, path)
-            server.log.seek(0)
-            data = server.log.read()
-            lines = data.decode(errors="strict").split("\n")[before:-1]
+            lines = read_whole(server.log).decode(errors="strict").split("\n")[before:-1]
             self.assertEqual(len(lines), len(self.paths))
             for line, logged in zip(lines, self.paths.values()):
                 self.assertTrue(line.isprintable(), line)

@@ -11,7 +11,7 @@ import time
 
 from oip import binary_request, elements, json_input, pixels_of, tensor_input, text_of
 from scarce import Memory
-from vitserve import SANITIZED, TIMEOUT, Case, Server, jpeg, multipart, png, together, webp
+from vitserve import SANITIZED, Case, Server, jpeg, multipart, png, together, webp
 
 SCARCE = "memory|Resource temporarily unavailable"  # the latter: of a new thread's
 STEPS = 20 if SANITIZED else 60
@@ -66,12 +66,6 @@ class MemoryCase(Case):
         # A connection that was counted and is forgotten would soon be one too many.
         return Server("--max-batch", 4, "--max-connections", 32, model=(),
                       variables=self.memory.variables, **options)
-
-    def until(self, condition):
-        deadline = time.monotonic() + TIMEOUT
-        while not condition():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
 
 
 class Requests(MemoryCase):

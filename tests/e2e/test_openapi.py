@@ -20,7 +20,7 @@ except ImportError:
     jsonschema = None
 
 from scarce import Memory
-from vitserve import TIMEOUT, Case, Server, answer_from, exchange, multipart, png, together
+from vitserve import TIMEOUT, Case, Server, answer_from, multipart, png, together
 
 ALWAYS = {"date", "content-length", "content-type", "connection"}  # of every answer
 KEY = "a-key-of-the-test"

@@ -16,7 +16,7 @@ import threading
 import time
 import unittest
 
-from vitserve import BINARY, TIMEOUT, environment, run
+from vitserve import BINARY, TIMEOUT, Case, environment, run
 
 DATA = random.Random(1).randbytes(3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -74,7 +74,7 @@ class Files(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/models/{name}"
 
 
-class PullCase(unittest.TestCase):
+class PullCase(Case):
     def setUp(self):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "a" / "b"
         self.file, self.part = self.folder / f"{NAME}.pth", self.folder / f"{NAME}.pth.part"
@@ -199,10 +199,7 @@ class Resume(PullCase):
         self.addCleanup(self.files.go_on.set)
         process = self.start(stderr=subprocess.PIPE, text=True)
         self.assertTrue(self.files.sent.wait(TIMEOUT))
-        deadline = time.monotonic() + TIMEOUT
-        while not self.part.exists() or self.part.stat().st_size < 2_000_000:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
+        self.until(lambda: self.part.exists() and self.part.stat().st_size >= 2_000_000)
         process.send_signal(number)
         output, errors = process.communicate(timeout=TIMEOUT)
         self.check_failed(subprocess.CompletedProcess("", process.returncode, output, errors),

@@ -138,10 +138,7 @@ class Clients(Case):
             self.check_good(server)
 
     def check_settled(self, server, threads, descriptors):
-        deadline = time.monotonic() + TIMEOUT
-        while server.threads() > threads or server.descriptors() > descriptors:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.05)
+        self.until(lambda: server.threads() <= threads and server.descriptors() <= descriptors)
 
     def test_idle_after_the_handshake(self):
         with TlsServer(*IDLE) as server, contextlib.closing(server.connect()) as connection:

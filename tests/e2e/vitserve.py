@@ -46,6 +46,11 @@ def run(*arguments, **variables):
                           timeout=TIMEOUT, check=False)
 
 
+def read_whole(file):
+    """The bytes of a file that a process still writes to. The offset is not moved: it is shared."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+
 class Server:
     """vitserve serve on a free port of the loopback; a context manager that stops it, checks its
     exit code and leaves no process behind."""
@@ -81,8 +86,7 @@ class Server:
             time.sleep(0.02)
 
     def stderr(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        return read_whole(self.log).decode(errors="replace")
 
     def send_signal(self, number):
         self.process.send_signal(number)
@@ -256,6 +260,13 @@ class Case(unittest.TestCase):
         self.assertLessEqual(set(error), {"error", "code", "request_id", "model", "results"})
         if answer.status in (429, 503):
             self.assertGreaterEqual(int(answer.headers["retry-after"]), 1)
+
+    def until(self, condition, seconds=TIMEOUT):
+        """Waits for condition() to hold."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.02)
 
     def check_good(self, server, picture=None):
         """The server answers a good request."""

@@ -8,7 +8,7 @@
 // cmocka.h needs the four above.
 #include <cmocka.h>
 
-#include "memory.h"
+#include "failing_memory.h"
 #include "report.h"
 #include <jansson.h>
 #include <math.h>
@@ -343,20 +343,6 @@ static void test_who_gets_which_format(void **state)
     assert_string_equal(report_content_type(REPORT_SVG), "image/svg+xml");
 }
 
-// What asks for too much is given nothing, as without a sanitizer.
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-    return "allocator_may_return_null=1";
-}
-
-static int allocations_left;
-
-static void *failing_malloc(size_t bytes)
-{
-    return memory_allocate(allocations_left-- == 0 ? PTRDIFF_MAX : bytes);
-}
-
 // Each allocation of jansson fails in turn: a status every time, and nothing leaks.
 static void test_out_of_memory(void **state)
 {
@@ -364,16 +350,14 @@ static void test_out_of_memory(void **state)
     static const struct report_runtime runtime = {"a", "b", "c", "d", "e", 1, 1};
     char *text = NULL;
     int steps = 0;
-    json_set_alloc_funcs(failing_malloc, free);
     for (;; steps++) {
-        allocations_left = steps;
+        fail_allocation(steps);
         const enum status status = report_write(&tiny, &runtime, REPORT_JSON, &text);
-        if (allocations_left >= 0)
+        if (!allocation_failed())
             break; // it needs no more than this
         assert_int_equal(status, STATUS_OUT_OF_MEMORY);
         assert_null(text);
     }
-    json_set_alloc_funcs(memory_allocate, free);
     assert_non_null(text);
     assert_true(steps > 200);
     free(text);

@@ -94,7 +94,9 @@ class Requests(MemoryCase):
             errors = [result["code"] for result in answer.results if "code" in result]
             self.assertEqual(set(errors), {"out_of_memory"}, body)
             self.assertLess(len(errors), len(answer.results))
-        elif status != 404 or sound[0] != 404:  # whose text holds the id of the request
+        elif status == sound[0] == 404:  # whose text holds the id of the request
+            self.check_error(answer, 404, "not_found")
+        else:
             self.check_error(answer, 503, "out_of_memory")
 
     def check_nothing_is_left(self, descriptors, threads):

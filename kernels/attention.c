@@ -10,6 +10,13 @@
 #include <math.h>
 #include <string.h>
 
+// A tile takes a head of 64 values in one go.
+#ifdef __AVX512F__
+enum { TILE_ROWS = 6, TILE_VECTORS = 4 };
+#else
+enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
+#endif
+
 struct job {
     const struct attention_args *args;
     bool half;
@@ -49,27 +56,23 @@ static struct scratch cut_scratch(const struct attention_args *args, float *memo
     return s;
 }
 
-// out (rows, columns) = a (rows, lanes) . b (lanes, columns), rows as far apart as the strides say.
+// out (rows, columns) = a (rows, lanes) . b (lanes, columns). `columns` are rounded up to whole
+// vectors; the rows of out and of b have room for them.
 static void multiply(enum dot dot, float *out, int out_row, const void *a, int64_t a_stride,
                      const uint32_t *b, int b_row, int rows, int columns, int lanes)
 {
-    float tile[TILE_ROWS][TILE_COLUMNS];
-    for (int n = 0; n < columns; n += TILE_COLUMNS) {
-        int count = columns - n < TILE_COLUMNS ? columns - n : TILE_COLUMNS;
-        int vectors = (count + VECTOR_FLOATS - 1) / VECTOR_FLOATS;
+    int vectors = (columns + VECTOR_FLOATS - 1) / VECTOR_FLOATS;
+    for (int v = 0; v < vectors; v += TILE_VECTORS)
         CPU_KERNEL(tile_cpu)
-        (dot, &(struct tile){.out = tile,
-                             .a = a,
-                             .b = b + n,
-                             .a_stride = a_stride,
-                             .b_stride = b_row * (int64_t)sizeof *b,
-                             .lanes = lanes,
-                             .rows = rows,
-                             .vectors = vectors});
-        for (int r = 0; r < rows; r++)
-            activations_store(out + (int64_t)r * out_row + n, tile[r], vectors * VECTOR_FLOATS,
-                              false);
-    }
+    (dot, &(struct tile){.out = out + v * VECTOR_FLOATS,
+                         .a = a,
+                         .b = b + v * VECTOR_FLOATS,
+                         .out_stride = out_row * (int64_t)sizeof *out,
+                         .a_stride = a_stride,
+                         .b_stride = b_row * (int64_t)sizeof *b,
+                         .lanes = lanes,
+                         .rows = rows,
+                         .vectors = vectors - v < TILE_VECTORS ? vectors - v : TILE_VECTORS});
 }
 
 // Turns T scores, to be multiplied by `scale`, into weights of at most 1, rounded to bf16 in

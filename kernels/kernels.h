@@ -12,31 +12,29 @@
 // on an input that is bytes from 0 to 255 as it stands.
 enum dot { DOT_FP32, DOT_BF16, DOT_INT8, DOT_BYTES };
 
-// A tile of a matrix product: out[r][n] = sum over k of a[r][k] * b[k][n], up to TILE_ROWS x
-// TILE_COLUMNS of them, fp32 (DOT_INT8, DOT_BYTES: int32). The sums over k run in order, whatever
-// the shape.
-struct tile {
-    void *out;         // [rows][TILE_COLUMNS] 32-bit values
-    const void *a;     // row r starts a_stride * r bytes on; 32-bit lanes of values of k
-    const void *b;     // lanes of k; the next ones are b_stride bytes on
-    int64_t a_stride;  // in bytes
-    int64_t b_stride;  // in bytes
-    int lanes;         // of k
-    int rows, vectors; // 1..TILE_ROWS, 1..TILE_VECTORS
-};
-
 #if defined __AVX512F__
-enum { VECTOR_BYTES = 64, TILE_VECTORS = 4 };
+enum { VECTOR_BYTES = 64, TILE_SUMS = 24 };
 #elif defined __AVX__
-enum { VECTOR_BYTES = 32, TILE_VECTORS = 2 };
+enum { VECTOR_BYTES = 32, TILE_SUMS = 12 };
 #else
-enum { VECTOR_BYTES = 16, TILE_VECTORS = 2 };
+enum { VECTOR_BYTES = 16, TILE_SUMS = 12 };
 #endif
-enum {
-    VECTOR_FLOATS = VECTOR_BYTES / 4,
-    TILE_ROWS = 6,
-    TILE_COLUMNS = TILE_VECTORS * VECTOR_FLOATS
+enum { VECTOR_FLOATS = VECTOR_BYTES / 4 };
+
+// A tile of a matrix product: out[r][n] = sum over k of a[r][k] * b[k][n], fp32 (DOT_INT8,
+// DOT_BYTES: int32). It has up to 8 rows, up to 4 vectors of columns, and rows * vectors <=
+// TILE_SUMS. The sums over k run in order, whatever the shape. Strides are in bytes.
+struct tile {
+    void *out;     // whole vectors of 32-bit values
+    const void *a; // 32-bit lanes of values of k
+    const void *b; // rows of whole vectors, one for each lane of k
+    int64_t out_stride, a_stride, b_stride;
+    int lanes; // of k
+    int rows, vectors;
+    const void *ahead; // what is wanted next, to be fetched into the second-level cache meanwhile:
+    int ahead_lines;   // so many cache lines of it for each LANES_AT_ONCE lanes
 };
+enum { LANES_AT_ONCE = 8 };
 
 // A linear layer as the CPU runs it.
 struct cpu_linear {

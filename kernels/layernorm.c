@@ -39,7 +39,7 @@ struct job {
     bool half;
 };
 
-enum { ROWS_PER_TASK = 16 };
+enum { ROWS_PER_TASK = 8 };
 
 static void normalize_rows(void *context, int task, int thread)
 {

@@ -2,9 +2,9 @@
 //
 // A weight (N, K) is packed into panels of TILE_COLUMNS columns. A panel holds one 32-bit lane of
 // values of K after the other, for all its columns (tile.c); in int8 the columns' scales and
-// corrections follow. A task is a panel and some of the rows: each panel is read from memory once,
-// by one thread, and stays in its second-level cache while the rows pass by. Threads take tasks as
-// they come free, so one that is held up does not hold up the rest.
+// corrections follow. A task is a panel and some of the rows: the panel stays in the second-level
+// cache while the rows pass by, and meanwhile the next one is fetched. Each thread has its own rows
+// where there are enough of them (team.h), so that what the op before wrote there is in its cache.
 //
 // In int8 the weight has a scale for each column, the input one for each row. vpdpbusd wants one of
 // its factors unsigned: the input is stored with 128 added, and the correction, 128 times the sum
@@ -13,6 +13,15 @@
 #include "kernels.h"
 #include "numeric.h"
 #include <string.h>
+
+// Rows and columns of a tile. Few columns are read from the cache at a slower pace, few rows make
+// more of the loads that each row costs.
+#ifdef __AVX512F__
+enum { TILE_ROWS = 8, TILE_VECTORS = 3 };
+#else
+enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
+#endif
+enum { TILE_COLUMNS = TILE_VECTORS * VECTOR_FLOATS };
 
 enum { INT8_OFFSET = 128 };
 
@@ -117,7 +126,7 @@ struct product {
     float *scales;      // (M), of a quantised input; NULL: all are 1
     uint8_t *quantized; // (M, K), that input
     int M, lanes;
-    int step, parts; // rows of a task, tasks of a panel
+    int step, panels; // rows and panels
 };
 
 // Without their signs, values in bf16 are ordered as whole numbers are, with those that are not
@@ -202,47 +211,65 @@ static void finish_tile(const struct product *p, union tile_sums *tile, int row,
             store_row(p, row + r, column, tile->values[r], count);
 }
 
+// What a tile is to fetch of the panel that comes next, so that all of it has come when the last of
+// the `tiles` is through: a piece that starts `*fetched` bytes on.
+static void fetch_ahead(struct tile *tile, const char *next, int64_t bytes, int tiles,
+                        int64_t *fetched)
+{
+    enum { CACHE_LINE = 64, LINES = LANES_AT_ONCE * TILE_COLUMNS * 4 / CACHE_LINE };
+    tile->ahead = next + *fetched;
+    tile->ahead_lines = *fetched < bytes ? (LINES + tiles - 1) / tiles : 0;
+    *fetched += (int64_t)tile->ahead_lines * CACHE_LINE * (tile->lanes / LANES_AT_ONCE + 1);
+}
+
 // Rows first..last - 1 of the panel's columns.
 static void multiply_rows(const struct product *p, int panel_index, int first, int last)
 {
     enum dot dot = p->linear->dot;
     int column = panel_index * TILE_COLUMNS, left = p->args->N - column;
     int columns = left < TILE_COLUMNS ? left : TILE_COLUMNS;
-    const char *panel = (const char *)p->args->weight + panel_bytes(dot, p->args->K) * panel_index;
+    int64_t bytes = panel_bytes(dot, p->args->K), fetched = 0;
+    const char *panel = (const char *)p->args->weight + bytes * panel_index;
+    const char *next = panel_index + 1 < p->panels ? panel + bytes : p->args->weight;
     float bias[TILE_COLUMNS] = {0};
     memcpy(bias, p->args->bias + column, sizeof *bias * (size_t)columns);
     union tile_sums sums = {.whole = {{0}}};
+    struct tile tile = {.out = &sums,
+                        .b = panel,
+                        .out_stride = sizeof *sums.values,
+                        .a_stride = p->in_stride,
+                        .b_stride = TILE_COLUMNS * 4,
+                        .lanes = p->lanes,
+                        .vectors = (columns + VECTOR_FLOATS - 1) / VECTOR_FLOATS};
     for (int row = first; row < last; row += TILE_ROWS) {
-        int rows = last - row < TILE_ROWS ? last - row : TILE_ROWS;
-        CPU_KERNEL(tile_cpu)
-        (dot, &(struct tile){.out = &sums,
-                             .a = p->in + p->in_stride * row,
-                             .b = panel,
-                             .a_stride = p->in_stride,
-                             .b_stride = TILE_COLUMNS * 4,
-                             .lanes = p->lanes,
-                             .rows = rows,
-                             .vectors = (columns + VECTOR_FLOATS - 1) / VECTOR_FLOATS});
+        tile.a = p->in + p->in_stride * row;
+        tile.rows = last - row < TILE_ROWS ? last - row : TILE_ROWS;
+        fetch_ahead(&tile, next, bytes, (last - first + TILE_ROWS - 1) / TILE_ROWS, &fetched);
+        CPU_KERNEL(tile_cpu)(dot, &tile);
         if (whole_numbers(dot))
-            dequantize(p, &sums, row, rows, panel);
-        finish_tile(p, &sums, row, rows, column, bias);
+            dequantize(p, &sums, row, tile.rows, panel);
+        finish_tile(p, &sums, row, tile.rows, column, bias);
     }
 }
 
-// Rows of a task: all of them, unless that leaves too few tasks for the threads.
+// Rows of a task. Each thread has its own, if they are enough to be worth reading all of the weight
+// for. There are four tasks for each thread at least, so that none has long to wait for the last.
 static int rows_per_task(int M, int panels, int threads)
 {
-    int parts = panels < 4 * threads ? (4 * threads + panels - 1) / panels : 1;
+    enum { ROWS_WORTH_A_WEIGHT = 96 };
+    int groups = M / ROWS_WORTH_A_WEIGHT < threads ? M / ROWS_WORTH_A_WEIGHT : threads;
+    int fewest = (4 * threads + panels - 1) / panels;
     int tiles = (M + TILE_ROWS - 1) / TILE_ROWS;
-    return (tiles + parts - 1) / parts * TILE_ROWS;
+    groups = groups > fewest ? groups : fewest;
+    return (tiles + groups - 1) / groups * TILE_ROWS;
 }
 
 static void multiply_task(void *context, int task, int thread)
 {
     const struct product *p = context;
-    int first = task % p->parts * p->step, last = first + p->step;
+    int first = task / p->panels * p->step, last = first + p->step;
     (void)thread;
-    multiply_rows(p, task / p->parts, first, last < p->M ? last : p->M);
+    multiply_rows(p, task % p->panels, first, last < p->M ? last : p->M);
 }
 
 enum { QUANTIZED_ROWS = 8 }; // of a task
@@ -272,8 +299,7 @@ void CPU_KERNEL(linear_cpu)(const struct cpu_linear *linear)
         p.in = (const char *)p.quantized;
         team_run(linear->team, (p.M + QUANTIZED_ROWS - 1) / QUANTIZED_ROWS, quantize_task, &p);
     }
-    int panels = panels_of(args->N);
-    p.step = rows_per_task(p.M, panels, team_threads(linear->team));
-    p.parts = (p.M + p.step - 1) / p.step;
-    team_run(linear->team, panels * p.parts, multiply_task, &p);
+    p.panels = panels_of(args->N);
+    p.step = rows_per_task(p.M, p.panels, team_threads(linear->team));
+    team_run(linear->team, (p.M + p.step - 1) / p.step * p.panels, multiply_task, &p);
 }

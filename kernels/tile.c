@@ -4,16 +4,18 @@
 //
 // Each 32-bit lane of a vector of b belongs to one column n and holds one value of k in fp32, two
 // in bf16 (vdpbf16ps) or four in int8 (vpdpbusd: a is unsigned). Every step loads the vectors of b
-// once, broadcasts the lane of k of each row of a, and multiplies all with all: 6 rows x 4 vectors
-// keep 24 sums in the 32 registers of AVX-512, enough to hide the latency of a multiply-add, and
-// read b at a pace that the second-level cache sustains. Smaller shapes are the same code with
-// other constants, so the sum of a column runs in the same order in each.
+// once, broadcasts the lane of k of each row of a, and multiplies all with all: 24 sums in the 32
+// registers of AVX-512, 12 in the 16 of AVX, are enough to hide the latency of a multiply-add. All
+// shapes are the same code with other constants, so the sum of a column runs in the same order in
+// each.
 
 #include "kernels.h"
 #include <string.h>
 #if defined __AVX512BF16__ && defined __AVX512VNNI__
 #include <immintrin.h>
 #endif
+
+enum { MOST_ROWS = 8, MOST_VECTORS = 4, CACHE_LINE = 64 };
 
 typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t lanes __attribute__((vector_size(VECTOR_BYTES)));
@@ -39,34 +41,39 @@ ALWAYS_INLINE vector multiply_add(enum dot dot, vector sum, lanes a, lanes b)
 
 ALWAYS_INLINE void multiply(enum dot dot, int rows, int vectors, const struct tile *tile)
 {
-    vector sums[TILE_ROWS][TILE_VECTORS] = {{{0}}};
-    const char *a = tile->a, *b = tile->b;
-    for (int k = 0; k < tile->lanes; k++, a += 4, b += tile->b_stride) {
-        lanes columns[TILE_VECTORS];
-        UNROLL
-        for (int v = 0; v < vectors; v++)
-            memcpy(&columns[v], b + v * VECTOR_BYTES, VECTOR_BYTES);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            int32_t value;
-            memcpy(&value, a + r * tile->a_stride, 4);
-            lanes row = (lanes){0} + value;
+    vector sums[MOST_ROWS][MOST_VECTORS] = {{{0}}};
+    const char *a = tile->a, *b = tile->b, *ahead = tile->ahead;
+    for (int k = 0; k < tile->lanes;) {
+        int end = tile->lanes - k < LANES_AT_ONCE ? tile->lanes : k + LANES_AT_ONCE;
+        for (int i = 0; i < tile->ahead_lines; i++, ahead += CACHE_LINE)
+            __builtin_prefetch(ahead, 0, 2);
+        for (; k < end; k++, a += 4, b += tile->b_stride) {
+            lanes columns[MOST_VECTORS];
             UNROLL
             for (int v = 0; v < vectors; v++)
-                sums[r][v] = multiply_add(dot, sums[r][v], row, columns[v]);
+                memcpy(&columns[v], b + v * VECTOR_BYTES, VECTOR_BYTES);
+            UNROLL
+            for (int r = 0; r < rows; r++) {
+                int32_t value;
+                memcpy(&value, a + r * tile->a_stride, 4);
+                lanes row = (lanes){0} + value;
+                UNROLL
+                for (int v = 0; v < vectors; v++)
+                    sums[r][v] = multiply_add(dot, sums[r][v], row, columns[v]);
+            }
         }
     }
     UNROLL
     for (int r = 0; r < rows; r++)
         UNROLL
     for (int v = 0; v < vectors; v++)
-        memcpy((char *)tile->out + (r * TILE_VECTORS + v) * VECTOR_BYTES, &sums[r][v],
+        memcpy((char *)tile->out + r * tile->out_stride + v * VECTOR_BYTES, &sums[r][v],
                VECTOR_BYTES);
 }
 
 #define SHAPE(rows, vectors)                                                                       \
     case (rows)*8 + (vectors):                                                                     \
-        if ((vectors) <= TILE_VECTORS)                                                             \
+        if ((rows) * (vectors) <= TILE_SUMS)                                                       \
             multiply(dot, rows, vectors, tile);                                                    \
         break
 #define SHAPES(rows)                                                                               \
@@ -84,6 +91,8 @@ ALWAYS_INLINE void multiply_shape(enum dot dot, const struct tile *tile)
         SHAPES(4);
         SHAPES(5);
         SHAPES(6);
+        SHAPES(7);
+        SHAPES(8);
     }
 }
 

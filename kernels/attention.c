@@ -1,9 +1,10 @@
 // out[b, t, h] = softmax(q . k^T / sqrt(HS)) v, for the first `queries` tokens t of each image.
 //
-// qkv (B, T, 3, NH, HS); out (B, queries, NH, HS). One (image, head) at a time per thread. Scores
-// and sums are matrix products of tiles (tile.c): TILE_ROWS queries share each pass over the keys,
-// which lie transposed in scratch, and over the values. In bf16 both products are in bf16, so the
-// keys and the weights of the values go in pairs; sums and softmax are in fp32 always.
+// qkv (B, T, 3, NH, HS); out (B, queries, NH, HS). One (image, head) at a time per thread, and up
+// to WIDTH queries of it. Both products are tiles (tile.c), the first one transposed: its rows are
+// the keys, its columns the queries, so that softmax runs down the columns, a vector of queries at
+// once. In bf16 both products are in bf16, so the weights and the values of two tokens go in a
+// lane; sums and softmax are in fp32 always.
 
 #include "kernels.h"
 #include "numeric.h"
@@ -16,6 +17,7 @@ enum { TILE_ROWS = 6, TILE_VECTORS = 4 };
 #else
 enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
 #endif
+enum { WIDTH = TILE_VECTORS * VECTOR_FLOATS };
 
 struct job {
     const struct attention_args *args;
@@ -23,15 +25,15 @@ struct job {
     float *scratch; // of every thread
 };
 
-// What a thread works in: 32-bit lanes of one value in fp32, of two in bf16, in rows of whole
-// vectors. What pads them is never used.
+// What a thread works in. Lanes hold one value in fp32, two in bf16. What pads rows to whole
+// vectors is never used.
 struct scratch {
-    uint32_t *keys;    // (lanes of HS, T)
+    uint32_t *queries; // (lanes of HS, WIDTH)
     uint32_t *values;  // (lanes of T, HS)
-    float *scores;     // (TILE_ROWS, T)
-    float *sums;       // (TILE_ROWS, HS)
-    uint16_t *weights; // (TILE_ROWS, T), the scores in bf16
-    int T, HS;         // lengths of rows
+    float *scores;     // (T, WIDTH)
+    uint32_t *weights; // (lanes of T, WIDTH), in bf16
+    float *products;   // (TILE_ROWS, HS)
+    int HS;            // the length of rows
 };
 
 static int whole_vectors(int columns)
@@ -41,57 +43,94 @@ static int whole_vectors(int columns)
 
 size_t CPU_KERNEL(attention_scratch_cpu)(const struct attention_args *args)
 {
-    size_t T = (size_t)whole_vectors(args->T), HS = (size_t)whole_vectors(args->HS);
-    return 2 * HS * T + TILE_ROWS * (HS + T + T / 2);
+    size_t T = (size_t)args->T, HS = (size_t)whole_vectors(args->HS);
+    return HS * WIDTH + T * HS + T * WIDTH + (T + 1) / 2 * WIDTH + TILE_ROWS * HS;
 }
 
 static struct scratch cut_scratch(const struct attention_args *args, float *memory)
 {
-    struct scratch s = {.T = whole_vectors(args->T), .HS = whole_vectors(args->HS)};
-    s.keys = (uint32_t *)memory;
-    s.values = s.keys + (int64_t)s.HS * s.T;
-    s.scores = memory + 2 * (int64_t)s.HS * s.T;
-    s.sums = s.scores + TILE_ROWS * s.T;
-    s.weights = (uint16_t *)(s.sums + TILE_ROWS * s.HS);
+    struct scratch s = {.HS = whole_vectors(args->HS)};
+    s.queries = (uint32_t *)memory;
+    s.values = s.queries + (int64_t)s.HS * WIDTH;
+    s.weights = s.values + (int64_t)args->T * s.HS;
+    s.scores = (float *)(s.weights + (int64_t)(args->T + 1) / 2 * WIDTH);
+    s.products = s.scores + (int64_t)args->T * WIDTH;
     return s;
 }
 
-// out (rows, columns) = a (rows, lanes) . b (lanes, columns). `columns` are rounded up to whole
-// vectors; the rows of out and of b have room for them.
-static void multiply(enum dot dot, float *out, int out_row, const void *a, int64_t a_stride,
-                     const uint32_t *b, int b_row, int rows, int columns, int lanes)
+// A block of 4 x 4 lanes; strides in lanes.
+static void transpose_block(uint32_t *out, int64_t out_stride, const uint32_t *in,
+                            int64_t in_stride)
 {
-    int vectors = (columns + VECTOR_FLOATS - 1) / VECTOR_FLOATS;
-    for (int v = 0; v < vectors; v += TILE_VECTORS)
-        CPU_KERNEL(tile_cpu)
-    (dot, &(struct tile){.out = out + v * VECTOR_FLOATS,
-                         .a = a,
-                         .b = b + v * VECTOR_FLOATS,
-                         .out_stride = out_row * (int64_t)sizeof *out,
-                         .a_stride = a_stride,
-                         .b_stride = b_row * (int64_t)sizeof *b,
-                         .lanes = lanes,
-                         .rows = rows,
-                         .vectors = vectors - v < TILE_VECTORS ? vectors - v : TILE_VECTORS});
+    typedef uint32_t row __attribute__((vector_size(16)));
+    row in_rows[4], out_rows[4];
+    for (int r = 0; r < 4; r++)
+        memcpy(&in_rows[r], in + r * in_stride, sizeof *in_rows);
+    row even_low = __builtin_shufflevector(in_rows[0], in_rows[2], 0, 4, 1, 5);
+    row even_high = __builtin_shufflevector(in_rows[0], in_rows[2], 2, 6, 3, 7);
+    row odd_low = __builtin_shufflevector(in_rows[1], in_rows[3], 0, 4, 1, 5);
+    row odd_high = __builtin_shufflevector(in_rows[1], in_rows[3], 2, 6, 3, 7);
+    out_rows[0] = __builtin_shufflevector(even_low, odd_low, 0, 4, 1, 5);
+    out_rows[1] = __builtin_shufflevector(even_low, odd_low, 2, 6, 3, 7);
+    out_rows[2] = __builtin_shufflevector(even_high, odd_high, 0, 4, 1, 5);
+    out_rows[3] = __builtin_shufflevector(even_high, odd_high, 2, 6, 3, 7);
+    for (int r = 0; r < 4; r++)
+        memcpy(out + r * out_stride, &out_rows[r], sizeof *out_rows);
 }
 
-// Turns T scores, to be multiplied by `scale`, into weights of at most 1, rounded to bf16 in
-// `half`, and returns the sum of what they are then: the largest is exactly 1, so where it alone
-// counts its value comes out as it is.
-static float softmax(float *scores, int T, float scale, bool half)
+// out (columns, rows) = in (rows, columns).
+static void transpose(uint32_t *out, int64_t out_stride, const uint32_t *in, int64_t in_stride,
+                      int rows, int columns)
 {
-    float max = scores[0], sum = 0.0f;
-#pragma omp simd reduction(max : max)
-    for (int j = 0; j < T; j++)
-        max = scores[j] > max ? scores[j] : max;
-    for (int j = 0; j < T; j++)
-        scores[j] = exp_negative((scores[j] - max) * scale);
-    for (int j = 0; j < T && half; j++)
-        scores[j] = bf16_to_float(bf16_from_float(scores[j]));
-#pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < T; j++)
-        sum += scores[j];
-    return sum;
+    int whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
+    for (int r = 0; r < whole_rows; r += 4)
+        for (int c = 0; c < whole_columns; c += 4)
+            transpose_block(out + c * out_stride + r, out_stride, in + r * in_stride + c,
+                            in_stride);
+    for (int r = 0; r < rows; r++)
+        for (int c = r < whole_rows ? whole_columns : 0; c < columns; c++)
+            out[c * out_stride + r] = in[r * in_stride + c];
+}
+
+// Softmax of one vector of columns, T scores each, to be multiplied by `scale`, but for the
+// division by their sums. The weights are at most 1, rounded to bf16 in `half`, and the sums are of
+// what they are then: the largest is exactly 1, so where it alone counts its value comes out as it
+// is.
+static void softmax(float *restrict scores, int T, float scale, bool half, float *restrict sums)
+{
+    float max[VECTOR_FLOATS];
+    memcpy(max, scores, sizeof max);
+    for (int j = 1; j < T; j++)
+#pragma omp simd
+        for (int n = 0; n < VECTOR_FLOATS; n++)
+            max[n] = scores[j * WIDTH + n] > max[n] ? scores[j * WIDTH + n] : max[n];
+    float sum[VECTOR_FLOATS] = {0};
+    for (int j = 0; j < T; j++) {
+        float *weights = scores + j * WIDTH;
+#pragma omp simd
+        for (int n = 0; n < VECTOR_FLOATS; n++)
+            weights[n] = exp_negative((weights[n] - max[n]) * scale);
+#pragma omp simd
+        for (int n = 0; n < (half ? VECTOR_FLOATS : 0); n++)
+            weights[n] = bf16_to_float(bf16_from_float(weights[n]));
+#pragma omp simd
+        for (int n = 0; n < VECTOR_FLOATS; n++)
+            sum[n] += weights[n];
+    }
+    memcpy(sums, sum, sizeof sum);
+}
+
+// Rows of weights, which bf16 holds already, in pairs; the last of an odd number has zeros.
+static void pair_weights(const struct scratch *s, int T, int width)
+{
+    static const float zeros[WIDTH];
+    for (int j = 0; j < T; j += 2) {
+        const float *first = s->scores + j * WIDTH, *second = j + 1 < T ? first + WIDTH : zeros;
+        uint32_t *pairs = s->weights + j / 2 * WIDTH;
+        for (int n = 0; n < width; n++)
+            pairs[n] = (union float_bits){.value = first[n]}.bits >> 16 |
+                       (union float_bits){.value = second[n]}.bits;
+    }
 }
 
 // Head h of image b: its vector of `part` 0 (query), 1 (key) or 2 (value) for token t.
@@ -101,16 +140,6 @@ static const void *head(const struct job *job, int b, int h, int part, int t)
     int64_t token = (int64_t)b * args->T + t;
     int64_t index = ((token * 3 + part) * args->NH + h) * args->HS;
     return (const char *)args->qkv + index * (job->half ? 2 : 4);
-}
-
-static void gather_keys(const struct job *job, int b, int h, const struct scratch *s)
-{
-    int lanes = job->half ? job->args->HS / 2 : job->args->HS;
-    for (int t = 0; t < job->args->T; t++) {
-        const uint32_t *key = head(job, b, h, 1, t);
-        for (int d = 0; d < lanes; d++)
-            s->keys[(int64_t)d * s->T + t] = key[d];
-    }
 }
 
 // In bf16 a lane holds the values of two tokens, the first of them in its lower half; the last
@@ -129,47 +158,92 @@ static void gather_values(const struct job *job, int b, int h, const struct scra
     }
 }
 
-// Softmax of the rows of scores, but for the division by their sums. Returns the weights as the
-// product takes them, rows T long: bf16 has a zero behind an odd number of them.
-static const void *weigh(const struct job *job, const struct scratch *s, int rows,
-                         float sums[TILE_ROWS])
+// Transposed, and zeros behind them.
+static void gather_queries(const struct job *job, int b, int h, int t, int count,
+                           const struct scratch *s)
 {
-    int T = job->args->T;
-    float scale = 1.0f / sqrtf((float)job->args->HS);
-    for (int r = 0; r < rows; r++) {
-        float *scores = s->scores + r * s->T;
-        sums[r] = softmax(scores, T, scale, job->half);
-        if (!job->half)
-            continue;
-        if (T % 2 != 0)
-            scores[T] = 0.0f;
-        activations_store(s->weights + r * s->T, scores, T + T % 2, true);
+    int lanes = job->args->HS / (job->half ? 2 : 1), width = whole_vectors(count);
+    transpose(s->queries, WIDTH, head(job, b, h, 0, t), 3 * (int64_t)job->args->NH * lanes, count,
+              lanes);
+    for (int d = 0; d < lanes; d++)
+        for (int n = count; n < width; n++)
+            s->queries[d * WIDTH + n] = 0;
+}
+
+// Scores of `count` queries from t on with all keys -> their weights, not divided by their sums.
+static void weigh(const struct job *job, int b, int h, int t, int count, const struct scratch *s,
+                  float sums[WIDTH])
+{
+    const struct attention_args *args = job->args;
+    int width = whole_vectors(count), lanes = args->HS / (job->half ? 2 : 1);
+    int64_t token_lanes = 3 * (int64_t)args->NH * lanes;
+    gather_queries(job, b, h, t, count, s);
+    struct tile tile = {.b = s->queries,
+                        .out_stride = WIDTH * sizeof *s->scores,
+                        .a_stride = token_lanes * 4,
+                        .a_step = 4,
+                        .b_stride = WIDTH * sizeof *s->queries,
+                        .lanes = lanes,
+                        .vectors = width / VECTOR_FLOATS};
+    for (int j = 0; j < args->T; j += TILE_ROWS) {
+        tile.out = s->scores + j * WIDTH;
+        tile.a = head(job, b, h, 1, j);
+        tile.rows = args->T - j < TILE_ROWS ? args->T - j : TILE_ROWS;
+        CPU_KERNEL(tile_cpu)(job->half ? DOT_BF16 : DOT_FP32, &tile);
     }
-    return job->half ? (const void *)s->weights : s->scores;
+    for (int n = 0; n < width; n += VECTOR_FLOATS)
+        softmax(s->scores + n, args->T, 1.0f / sqrtf((float)args->HS), job->half, sums + n);
+    if (job->half)
+        pair_weights(s, args->T, width);
+}
+
+// What the values of all tokens come to for `rows` queries, the first of them n in the weights.
+static void multiply_values(const struct job *job, int n, int rows, const struct scratch *s)
+{
+    const struct attention_args *args = job->args;
+    int vectors = s->HS / VECTOR_FLOATS;
+    struct tile tile = {.a = job->half ? (const void *)(s->weights + n) : s->scores + n,
+                        .out_stride = s->HS * (int64_t)sizeof *s->products,
+                        .a_stride = 4,
+                        .a_step = WIDTH * 4,
+                        .b_stride = s->HS * (int64_t)sizeof *s->values,
+                        .lanes = job->half ? (args->T + 1) / 2 : args->T,
+                        .rows = rows};
+    for (int v = 0; v < vectors; v += TILE_VECTORS) {
+        tile.out = s->products + v * VECTOR_FLOATS;
+        tile.b = s->values + v * VECTOR_FLOATS;
+        tile.vectors = vectors - v < TILE_VECTORS ? vectors - v : TILE_VECTORS;
+        CPU_KERNEL(tile_cpu)(job->half ? DOT_BF16 : DOT_FP32, &tile);
+    }
+}
+
+// The values of `count` queries from t on, each divided by the sum of its weights, to their places.
+static void store_values(const struct job *job, int b, int h, int t, int count,
+                         const struct scratch *s, const float *sums)
+{
+    const struct attention_args *args = job->args;
+    for (int r = 0; r < count; r++) {
+        int64_t at = (((int64_t)b * args->queries + t + r) * args->NH + h) * args->HS;
+        float *values = s->products + r * s->HS, inverse = 1.0f / sums[r];
+        for (int d = 0; d < args->HS; d++)
+            values[d] *= inverse;
+        activations_store((char *)args->out + at * (job->half ? 2 : 4), values, args->HS,
+                          job->half);
+    }
 }
 
 static void attention_head(const struct job *job, int b, int h, const struct scratch *s)
 {
-    const struct attention_args *args = job->args;
-    enum dot dot = job->half ? DOT_BF16 : DOT_FP32;
-    int per_lane = job->half ? 2 : 1, value_bytes = job->half ? 2 : 4;
-    int64_t token_bytes = 3 * (int64_t)args->NH * args->HS * value_bytes;
-    gather_keys(job, b, h, s);
+    int queries = job->args->queries;
+    float sums[WIDTH];
     gather_values(job, b, h, s);
-    for (int t = 0; t < args->queries; t += TILE_ROWS) {
-        int rows = args->queries - t < TILE_ROWS ? args->queries - t : TILE_ROWS;
-        multiply(dot, s->scores, s->T, head(job, b, h, 0, t), token_bytes, s->keys, s->T, rows,
-                 args->T, args->HS / per_lane);
-        float sums[TILE_ROWS];
-        const void *weights = weigh(job, s, rows, sums);
-        multiply(dot, s->sums, s->HS, weights, s->T * (int64_t)value_bytes, s->values, s->HS, rows,
-                 args->HS, (args->T + per_lane - 1) / per_lane);
-        for (int r = 0; r < rows; r++) {
-            int64_t at = (((int64_t)b * args->queries + t + r) * args->NH + h) * args->HS;
-            float *out = s->sums + r * s->HS, inverse = 1.0f / sums[r];
-            for (int d = 0; d < args->HS; d++)
-                out[d] *= inverse;
-            activations_store((char *)args->out + at * value_bytes, out, args->HS, job->half);
+    for (int t = 0; t < queries; t += WIDTH) {
+        int count = queries - t < WIDTH ? queries - t : WIDTH;
+        weigh(job, b, h, t, count, s, sums);
+        for (int n = 0; n < count; n += TILE_ROWS) {
+            int rows = count - n < TILE_ROWS ? count - n : TILE_ROWS;
+            multiply_values(job, n, rows, s);
+            store_values(job, b, h, t + n, rows, s, sums + n);
         }
     }
 }

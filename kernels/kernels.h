@@ -29,7 +29,8 @@ struct tile {
     const void *a; // 32-bit lanes of values of k
     const void *b; // rows of whole vectors, one for each lane of k
     int64_t out_stride, a_stride, b_stride;
-    int lanes; // of k
+    int64_t a_step; // from one lane of k to the next, in a
+    int lanes;      // of k
     int rows, vectors;
     const void *ahead; // what is wanted next, to be fetched into the second-level cache meanwhile:
     int ahead_lines;   // so many cache lines of it for each LANES_AT_ONCE lanes

@@ -238,6 +238,7 @@ static void multiply_rows(const struct product *p, int panel_index, int first, i
                         .b = panel,
                         .out_stride = sizeof *sums.values,
                         .a_stride = p->in_stride,
+                        .a_step = 4,
                         .b_stride = TILE_COLUMNS * 4,
                         .lanes = p->lanes,
                         .vectors = (columns + VECTOR_FLOATS - 1) / VECTOR_FLOATS};

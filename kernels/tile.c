@@ -47,7 +47,7 @@ ALWAYS_INLINE void multiply(enum dot dot, int rows, int vectors, const struct ti
         int end = tile->lanes - k < LANES_AT_ONCE ? tile->lanes : k + LANES_AT_ONCE;
         for (int i = 0; i < tile->ahead_lines; i++, ahead += CACHE_LINE)
             __builtin_prefetch(ahead, 0, 2);
-        for (; k < end; k++, a += 4, b += tile->b_stride) {
+        for (; k < end; k++, a += tile->a_step, b += tile->b_stride) {
             lanes columns[MOST_VECTORS];
             UNROLL
             for (int v = 0; v < vectors; v++)

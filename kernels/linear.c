@@ -191,6 +191,16 @@ static void store_row(const struct product *p, int row, int column, const float 
         activations_store((uint16_t *)args->out + at, values, count, true);
 }
 
+static void apply_gelu(float *values, int count, bool half)
+{
+#pragma omp simd
+    for (int i = 0; i < (half ? 0 : count); i++)
+        values[i] = gelu(values[i]);
+#pragma omp simd
+    for (int i = 0; i < (half ? count : 0); i++)
+        values[i] = gelu_half(values[i]);
+}
+
 // Adds the bias, does what the kind of layer asks for, and stores.
 static void finish_tile(const struct product *p, union tile_sums *tile, int row, int rows,
                         int column, const float *bias)
@@ -199,11 +209,8 @@ static void finish_tile(const struct product *p, union tile_sums *tile, int row,
     for (int r = 0; r < rows; r++)
         for (int n = 0; n < TILE_COLUMNS; n++)
             tile->values[r][n] += bias[n];
-    float *values = (float *)tile;
-    int gelus = p->args->kind == LINEAR_GELU ? rows * TILE_COLUMNS : 0;
-#pragma omp simd
-    for (int i = 0; i < gelus; i++)
-        values[i] = gelu(values[i]);
+    if (p->args->kind == LINEAR_GELU)
+        apply_gelu((float *)tile, rows * TILE_COLUMNS, p->linear->half);
     for (int r = 0; r < rows; r++)
         if (count >= TILE_COLUMNS) // the usual case, of a length that the compiler knows
             store_row(p, row + r, column, tile->values[r], TILE_COLUMNS);

@@ -25,7 +25,7 @@ enum {
 };
 
 struct team {
-    uint64_t job;
+    uint32_t job; // its number
     team_task_fn task;
     void *context;
     atomic_int unfinished; // tasks
@@ -57,12 +57,12 @@ static void relax(int looks)
     }
 }
 
-// Takes one task of the owner's share and runs it; false where there is none.
-static bool run_one_of(struct team *team, struct member *owner, int thread)
+// Takes one task of the owner's share of a job and runs it; false where there is none.
+static bool run_one_of(struct team *team, struct member *owner, uint64_t job, int thread)
 {
     uint64_t work = atomic_load_explicit(&owner->work, memory_order_relaxed);
     do {
-        if ((uint32_t)work == 0)
+        if ((uint32_t)work == 0 || work >> 32 != job)
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&owner->work, &work, work - 1,
                                                     memory_order_acquire, memory_order_relaxed));
@@ -75,11 +75,13 @@ static bool run_one_of(struct team *team, struct member *owner, int thread)
     return true;
 }
 
-// The same of any share, the thread's own first.
+// The same of any share, the thread's own first. A thread that sees the others' shares of a job
+// before its own waits for that.
 static bool run_one(struct team *team, int thread)
 {
+    uint64_t job = atomic_load_explicit(&team->members[thread].work, memory_order_relaxed) >> 32;
     for (int i = 0; i < team->threads; i++)
-        if (run_one_of(team, &team->members[(thread + i) % team->threads], thread))
+        if (run_one_of(team, &team->members[(thread + i) % team->threads], job, thread))
             return true;
     return false;
 }
@@ -145,7 +147,7 @@ static void share_out(struct team *team, int count)
     for (int i = 0; i < team->threads; i++) {
         struct member *member = &team->members[i];
         member->end = (int)(((int64_t)count * (i + 1) + team->threads - 1) / team->threads);
-        atomic_store(&member->work, team->job << 32 | (uint32_t)(member->end - begin));
+        atomic_store(&member->work, (uint64_t)team->job << 32 | (uint32_t)(member->end - begin));
         begin = member->end;
     }
 }

@@ -11,13 +11,8 @@
 #include <math.h>
 #include <string.h>
 
-// A tile takes a head of 64 values in one go.
-#ifdef __AVX512F__
-enum { TILE_ROWS = 6, TILE_VECTORS = 4 };
-#else
-enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
-#endif
-enum { WIDTH = TILE_VECTORS * VECTOR_FLOATS };
+// With AVX-512 a tile takes a head of 64 values in one go.
+enum { TILE_ROWS = 6, TILE_VECTORS = TILE_SUMS / TILE_ROWS, WIDTH = TILE_VECTORS * VECTOR_FLOATS };
 
 struct job {
     const struct attention_args *args;

@@ -14,14 +14,12 @@
 #include "numeric.h"
 #include <string.h>
 
-// Rows and columns of a tile. Few columns are read from the cache at a slower pace, few rows make
-// more of the loads that each row costs.
-#ifdef __AVX512F__
-enum { TILE_ROWS = 8, TILE_VECTORS = 3 };
-#else
-enum { TILE_ROWS = 6, TILE_VECTORS = 2 };
-#endif
-enum { TILE_COLUMNS = TILE_VECTORS * VECTOR_FLOATS };
+// With AVX-512 8 x 3 vectors: the fastest of the shapes that were measured (tests/bench/SPEED.md).
+enum {
+    TILE_ROWS = TILE_SUMS == 24 ? 8 : 6,
+    TILE_VECTORS = TILE_SUMS / TILE_ROWS,
+    TILE_COLUMNS = TILE_VECTORS * VECTOR_FLOATS
+};
 
 enum { INT8_OFFSET = 128 };
 

@@ -1,6 +1,6 @@
 #pragma once
 // The threads of the CPU backend. A job is so many tasks. Of T threads, thread t runs tasks
-// count * t / T and following, as far as the next one's, and then helps those that are not through;
+// count * t / T (rounded up) to those of t + 1, and then helps those that are not through;
 // the job is over when every task is. So work that is cut the same way in job after job finds in a
 // core's cache what it left there, and yet a thread that the system is not running has taken no
 // task and nobody waits for it: that is what lets decoding share the cores, where a barrier would

@@ -63,46 +63,41 @@ def server_timing(server, jpeg):
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
-def serve_round(options, folder, path):
-    """Starts the server, loads it with each number of clients, stops it."""
+def engine(options, folder, batch):
+    text = peer_run.output([options.binary, "bench", *model_options(options, folder), "--json",
+                            "--batch", batch, "--seconds", options.seconds])
+    return json.loads(text)["results"][0]
+
+
+def measure(options, folder, path):
+    """One server, loaded with each number of clients. The engine alone runs right after each load,
+    while the server is idle, at the batch that the server takes when it is busy: no more than there
+    are clients."""
     os.environ["VITSERVE_BINARY"] = str(options.binary)
     import vitserve  # it reads the variable once
     vitserve.TIMEOUT = 120
     model = [str(part) for part in model_options(options, folder)]
+    rounds = []
     with vitserve.Server("--max-queue", max(64, *options.clients), model=model) as server:
         runtime = server.request("GET", "/model").json.get("runtime", {})
-        timing = server_timing(server, path.read_bytes())
-        loads = [load(server.port, path, clients, options.seconds) for clients in options.clients]
-    return {"max_batch": runtime.get("max_batch"), "precision": runtime.get("precision"),
-            "server_timing": timing, "loads": loads}
-
-
-def engine_round(options, folder, batches):
-    text = peer_run.output([options.binary, "bench", *model_options(options, folder), "--json",
-                            "--batch", ",".join(map(str, batches)), "--seconds", options.seconds])
-    return {result["batch"]: result for result in json.loads(text)["results"]}
-
-
-def measure(options, folder, path):
-    rounds, batch = [], None
-    for number in range(1, options.rounds + 1):
-        print(f"round {number}: the server, then the engine", file=sys.stderr, flush=True)
-        served = serve_round(options, folder, path)
-        # The batch that the server takes when it is busy: no more than there are clients.
-        batch = batch or min(served["max_batch"] or 16, max(options.clients))
-        engine = engine_round(options, folder, sorted({1, batch}))
-        rounds.append({"round": number, **served, "engine_batch": batch,
-                       "engine_images_per_second": engine[batch]["images_per_second"],
-                       "engine_ms_batch_1": engine[1]["ms_p50"]})
+        for number in range(1, options.rounds + 1):
+            print(f"round {number}: the server and the engine in turn", file=sys.stderr, flush=True)
+            loads = []
+            for clients in options.clients:
+                one = load(server.port, path, clients, options.seconds)
+                batch = min(runtime.get("max_batch") or 16, clients)
+                loads.append({**one, "engine": engine(options, folder, batch)})
+            rounds.append({"round": number, "max_batch": runtime.get("max_batch"),
+                           "precision": runtime.get("precision"), "loads": loads,
+                           "server_timing": server_timing(server, path.read_bytes())})
     return rounds
 
 
-def least_ms(entry, decode_ms):
-    """What one request costs at the least: the picture, then the engine at batch 1."""
+def picture_ms(entry, decode_ms):
     timing = entry["server_timing"]
     if "decode" in timing and "preprocess" in timing:
-        decode_ms = timing["decode"] + timing["preprocess"]
-    return entry["engine_ms_batch_1"] + decode_ms
+        return timing["decode"] + timing["preprocess"]
+    return decode_ms
 
 
 def bench_decode_ms(options, path):
@@ -114,26 +109,26 @@ def bench_decode_ms(options, path):
 
 def print_table(options, rounds, decode_ms):
     body = []
-    engine = [entry["engine_images_per_second"] for entry in rounds]
     for i, clients in enumerate(options.clients):
         loads = [entry["loads"][i] for entry in rounds]
+        engines = [one["engine"] for one in loads]
         rates = [(one["requests"] - one["not_200"]) / one["seconds"] for one in loads]
-        p50 = [one["ms_p50"] for one in loads]
-        least = [least_ms(entry, decode_ms) for entry in rounds]
+        # One client waits for the picture and the engine at the least.
+        over = [one["ms_p50"] - one["engine"]["ms_p50"] - picture_ms(entry, decode_ms)
+                for one, entry in zip(loads, rounds)]
         body.append([f"{clients} clients" if clients > 1 else "1 client", middle(rates),
-                     spread(ratios(rates, engine)), middle(p50),
+                     f"{middle([one['images_per_second'] for one in engines])}, batch {engines[0]['batch']}",
+                     spread(ratios(rates, [one["images_per_second"] for one in engines])),
+                     middle([one["ms_p50"] for one in loads]),
                      middle([one["ms_p99"] for one in loads]),
-                     middle([a - b for a, b in zip(p50, least)], 2) if clients == 1 else "",
+                     spread(over) if clients == 1 else "",
                      sum(one["not_200"] for one in loads),
                      sum(one["socket_errors"] for one in loads)])
     entry = rounds[0]
     table(f"{options.model} over HTTP, {entry['precision']}, at most {entry['max_batch']} images a "
           f"batch: median of {options.rounds} rounds",
-          ["", "requests/s", f"of the engine at batch {entry['engine_batch']}", "p50 ms", "p99 ms",
-           "p50 ms over engine at batch 1 + picture",
-           "not 200", "socket errors"], body)
-    print(f"engine alone: {middle(engine)} images/s at batch {entry['engine_batch']}, "
-          f"{middle([e['engine_ms_batch_1'] for e in rounds], 2)} ms at batch 1\n")
+          ["", "requests/s", "engine alone", "of the engine", "p50 ms", "p99 ms",
+           "p50 ms over engine + picture", "not 200", "socket errors"], body)
 
 
 def run(options):

@@ -58,8 +58,9 @@ enum status queue_create(int capacity, uint8_t *pixels, size_t pixel_bytes, int 
 void queue_free(struct queue *queue);
 
 // All `count` slots or none. jobs is an array of count pointers that lives as long as the ticket.
-// STATUS_QUEUE_FULL, STATUS_TOO_MANY_IMAGES (more than the queue can ever hold), STATUS_DRAINING
-// (closed), STATUS_DEVICE_FAILED.
+// Wakes a worker, so that it is there when the first job comes. STATUS_QUEUE_FULL,
+// STATUS_TOO_MANY_IMAGES (more than the queue can ever hold), STATUS_DRAINING (closed),
+// STATUS_DEVICE_FAILED.
 enum status queue_reserve(struct queue *queue, const struct client *client, int count,
                           struct job **jobs, struct ticket *ticket) CHECKED;
 void queue_submit(struct job *job);

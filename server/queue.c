@@ -6,6 +6,7 @@
 #include "queue.h"
 #include "clock.h"
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 struct queue {
@@ -100,6 +101,7 @@ enum status queue_reserve(struct queue *queue, const struct client *client, int 
             jobs[i]->ticket = ticket;
         }
         queue->n_free -= count;
+        pthread_cond_signal(&queue->work);
     }
     pthread_mutex_unlock(&queue->mutex);
     return status;
@@ -187,11 +189,26 @@ void ticket_release(struct ticket *ticket)
     pthread_cond_destroy(&ticket->done);
 }
 
+// To wake a thread takes 0.1 ms on a virtual machine: a reservation wakes a worker while the
+// picture is still to be decoded, and the worker looks for it about as long as that takes.
+static void look_for_work(struct queue *queue)
+{
+    const int64_t until = clock_ns() + 2 * 1000 * 1000;
+    while (!queue->first && !queue->closed && !queue->failed && clock_ns() < until) {
+        pthread_mutex_unlock(&queue->mutex);
+        for (int i = 0; i < 16; i++)
+            sched_yield();
+        pthread_mutex_lock(&queue->mutex);
+    }
+}
+
 static int take_waiting(struct queue *queue, struct job **jobs, int max_batch)
 {
     pthread_mutex_lock(&queue->mutex);
-    while (!queue->first && !queue->closed && !queue->failed)
+    while (!queue->first && !queue->closed && !queue->failed) {
         pthread_cond_wait(&queue->work, &queue->mutex);
+        look_for_work(queue);
+    }
     int count = 0;
     int64_t now = clock_ns();
     for (; count < max_batch && queue->first; count++) {

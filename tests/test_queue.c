@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -269,6 +270,41 @@ static void *echo_worker(void *context)
     return NULL;
 }
 
+static double cpu_seconds_of(pthread_t thread)
+{
+    clockid_t clock;
+    struct timespec used;
+    assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &used), 0);
+    return (double)used.tv_sec + 1e-9 * (double)used.tv_nsec;
+}
+
+// A worker that a reservation has woken is served soon, or sleeps again and is served late.
+static void test_late_submit(void **state)
+{
+    (void)state;
+    const useconds_t late[] = {500, 400 * 1000, 500};
+    struct queue *queue = open_queue();
+    pthread_t worker;
+    assert_int_equal(pthread_create(&worker, NULL, echo_worker, queue), 0);
+    for (int i = 0; i < 3; i++) {
+        struct job *job;
+        struct ticket ticket;
+        usleep(20 * 1000); // until the worker sleeps
+        assert_int_equal(queue_reserve(queue, &patient, 1, &job, &ticket), STATUS_OK);
+        usleep(late[i]);
+        job->pixels[0] = (uint8_t)(i + 1);
+        queue_submit(job);
+        ticket_wait(&ticket);
+        assert_int_equal((int)job->logits[0], i + 1);
+        ticket_release(&ticket);
+    }
+    assert_true(cpu_seconds_of(worker) < 0.1);
+    queue_close(queue);
+    pthread_join(worker, NULL);
+    queue_free(queue);
+}
+
 static void test_many_threads(void **state)
 {
     (void)state;
@@ -304,6 +340,7 @@ int main(void)
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_retry_after),
         cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_late_submit),
         cmocka_unit_test(test_many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -111,14 +111,14 @@ def print_table(options, rounds, decode_ms):
     body = []
     for i, clients in enumerate(options.clients):
         loads = [entry["loads"][i] for entry in rounds]
-        engines = [one["engine"] for one in loads]
+        alone = [one["engine"]["images_per_second"] for one in loads]
         rates = [(one["requests"] - one["not_200"]) / one["seconds"] for one in loads]
         # One client waits for the picture and the engine at the least.
         over = [one["ms_p50"] - one["engine"]["ms_p50"] - picture_ms(entry, decode_ms)
                 for one, entry in zip(loads, rounds)]
         body.append([f"{clients} clients" if clients > 1 else "1 client", middle(rates),
-                     f"{middle([one['images_per_second'] for one in engines])}, batch {engines[0]['batch']}",
-                     spread(ratios(rates, [one["images_per_second"] for one in engines])),
+                     f"{middle(alone)}, batch {loads[0]['engine']['batch']}",
+                     spread(ratios(rates, alone)),
                      middle([one["ms_p50"] for one in loads]),
                      middle([one["ms_p99"] for one in loads]),
                      spread(over) if clients == 1 else "",

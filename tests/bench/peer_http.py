@@ -94,6 +94,7 @@ def measure(options, folder, path):
 
 
 def picture_ms(entry, decode_ms):
+    """As the server says, or decode_ms."""
     timing = entry["server_timing"]
     if "decode" in timing and "preprocess" in timing:
         return timing["decode"] + timing["preprocess"]

@@ -187,6 +187,9 @@ static void test_wrong()
     CHECK(dies([] { run_wrong(OTHER_SHUFFLE); }, "divergent warp"));
     CHECK(dies([] { run_wrong(SHUFFLE_AND_BARRIER); }, "EMULATOR_SEED=1"));
     CHECK(dies([] { run_wrong(READ_SHARED_FIRST); }, ""));
+    if (finds_races)
+        CHECK(
+            dies([] { run_wrong(SHARED_OVERRUN, 10); }, "of dynamic shared memory, which has 40"));
     if (!under_asan)
         return;
     CHECK(dies([] { run_wrong(SHARED_OVERRUN, 10); }, "heap-buffer-overflow"));

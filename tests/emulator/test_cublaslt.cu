@@ -108,11 +108,16 @@ static double expected(const shape &s, const stored &a, const stored &b, const s
     return sum;
 }
 
+using fill = void (*)(stored &a, stored &b);
+
 // Every algorithm offered, in place (C == D); the largest error against the plain loops.
-template <class In, class Out> static double error_of(const shape &s, cublasComputeType_t compute)
+template <class In, class Out>
+static double error_of(const shape &s, cublasComputeType_t compute, fill set = nullptr)
 {
     stored a(s.ta ? s.k : s.m, s.ta ? s.m : s.k, s.slack, s.batches);
     stored b(s.tb ? s.n : s.k, s.tb ? s.k : s.n, s.slack, s.batches);
+    if (set)
+        set(a, b);
     stored d(s.m, s.n, s.slack, s.batches);
     std::vector<double> bias = random_values(size_t(s.m));
     device_array<In> on_a(rounded<In>(a.values)), on_b(rounded<In>(b.values));
@@ -170,6 +175,28 @@ static void test_products()
         CHECK((error_of<__half, __half>(s, CUBLAS_COMPUTE_32F) < 3e-3));
         double tf32 = error_of<float, float>(s, CUBLAS_COMPUTE_32F_FAST_TF32);
         CHECK(tf32 > 1e-5 && tf32 < 3e-3);
+    }
+}
+
+// 1, then 3/4 ulp in every eighth place: a sum that rounds takes each of the seven for one ulp,
+// tensor cores lose them all, whatever the sign.
+template <int sign> static void one_and_small(stored &a, stored &b)
+{
+    for (size_t i = 0; i < a.values.size(); i++) {
+        a.values[i] = i == 0 ? sign : i % 8 ? 0.0 : sign * 0x1.8p-12;
+        b.values[i] = i == 0 ? 1.0 : 0x1p-12;
+    }
+}
+
+static void test_sums()
+{
+    const shape s = {1, 1, 64, 1, true, false, 0, CUBLASLT_EPILOGUE_DEFAULT, 1.0f, 0.0f};
+    const double ulp = 0x1p-23;
+    for (fill set : {one_and_small<1>, one_and_small<-1>}) {
+        CHECK((error_of<float, float>(s, CUBLAS_COMPUTE_32F, set) < 1.8 * ulp));
+        CHECK((error_of<float, float>(s, CUBLAS_COMPUTE_32F_FAST_TF32, set) == 5.25 * ulp));
+        CHECK((error_of<__nv_bfloat16, float>(s, CUBLAS_COMPUTE_32F, set) == 5.25 * ulp));
+        CHECK((error_of<__half, float>(s, CUBLAS_COMPUTE_32F, set) == 5.25 * ulp));
     }
 }
 
@@ -299,6 +326,7 @@ void test_cublaslt()
 {
     srand(1);
     test_products();
+    test_sums();
     test_refusals();
     CHECK(wrong_seeds(20, [] { return workspace_kept(false); }) == 0);
     CHECK(dies([] { wrong_seeds(20, [] { return workspace_kept(true); }); }, "its workspace"));

@@ -50,3 +50,4 @@ void test_ptx();
 void test_stream();
 void test_graph();
 void test_cublaslt();
+void test_heuristic();

@@ -6,6 +6,10 @@
 //   EMULATOR_DEVICES    number of GPUs (default 1); 0: cudaErrorNoDevice; -1: no driver at all
 //   EMULATOR_CC         compute capability (default 9.0)
 //   EMULATOR_MEMORY_MB  memory of each GPU (default 8192)
+//   EMULATOR_HEURISTIC  of cublasLt: smooth (default), only good results; rough, also algorithms
+//   that
+//                       fail and results that are none; none, no result at all
+//   EMULATOR_LIBRARY    the build of cublasLt (default 1): no other takes its algorithms
 //   EMULATOR_FAIL       CALL:NTH:ERROR[,...], as if by emulator_fail()
 #include <stdint.h>
 

@@ -21,9 +21,13 @@ bool one_in(unsigned n);
 void shuffle_order(std::vector<uint32_t> &order, size_t n);
 uint64_t seed();
 
+enum class heuristic { smooth, rough, none };
+
 struct settings {
     int devices, capability; // 90 for 9.0
     size_t memory_bytes;
+    emulator::heuristic heuristic; // of cublasLt
+    int library;                   // the build of cublasLt
 };
 const settings &current_settings();
 

@@ -23,6 +23,8 @@ struct machine {
     std::map<int, cudaError_t> lost;
 };
 
+constexpr heuristic heuristic_by_default = heuristic::smooth;
+
 static thread_local int device_of_thread;
 static thread_local cudaError_t last_error;
 
@@ -43,6 +45,14 @@ static void add_faults(machine &m, const char *text)
     }
 }
 
+static heuristic read_heuristic(const char *text)
+{
+    return !text || !*text          ? heuristic_by_default
+           : !strcmp(text, "none")  ? heuristic::none
+           : !strcmp(text, "rough") ? heuristic::rough
+                                    : heuristic::smooth;
+}
+
 static machine read_environment()
 {
     machine m = {};
@@ -50,6 +60,8 @@ static machine read_environment()
     m.set.devices = int(environment("EMULATOR_DEVICES", 1));
     m.set.capability = int(capability * 10 + 0.5);
     m.set.memory_bytes = size_t(environment("EMULATOR_MEMORY_MB", 8192)) << 20;
+    m.set.heuristic = read_heuristic(getenv("EMULATOR_HEURISTIC"));
+    m.set.library = int(environment("EMULATOR_LIBRARY", 1));
     m.seed = m.random = uint64_t(environment("EMULATOR_SEED", 1));
     add_faults(m, getenv("EMULATOR_FAIL"));
     return m;

@@ -28,6 +28,7 @@ template <class T> struct device_array {
     explicit device_array(const std::vector<T> &values) : device_array(values.size())
     {
         CUDA_OK(cudaMemcpy(data, values.data(), count * sizeof(T), cudaMemcpyHostToDevice));
+        CUDA_OK(cudaStreamSynchronize(nullptr)); // other streams are not ordered after that copy
     }
     device_array(const device_array &) = delete;
     ~device_array()

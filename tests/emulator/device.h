@@ -76,6 +76,7 @@ struct operation {
     std::vector<std::shared_ptr<operation>> after;
     progress at;
     bool done = false;
+    bool late = false; // runs when nothing else can
     std::chrono::steady_clock::time_point done_at;
 };
 using operation_ref = std::shared_ptr<operation>;
@@ -88,12 +89,14 @@ using nodes_ref = std::shared_ptr<const std::vector<node>>;
 struct capture; // graph.cpp
 
 // Either runs the work later or, on a capturing stream, records it.
-cudaError_t enqueue(cudaStream_t stream, work run, operation_ref *enqueued = nullptr);
+cudaError_t enqueue(cudaStream_t stream, work run, operation_ref *enqueued = nullptr,
+                    bool late = false);
 void append(cudaStream_t stream, const operation_ref &added); // not capturing
 // cudaSuccess, or why this handle cannot be used.
 cudaError_t check_stream(cudaStream_t stream);
 cudaStream_t resolve(cudaStream_t stream); // the default stream for its special handles
-bool step_one();                           // some stream's next step; false: nothing can run
+// Some stream's next step, of late work only if nothing else can run; false: nothing can.
+bool step_one(bool late_too = true);
 void wait_for(const operation_ref &operation);
 void wait_for_device(int device);
 long live_streams();

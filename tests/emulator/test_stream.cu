@@ -112,6 +112,34 @@ static bool after_default(unsigned flags)
     return right;
 }
 
+// Of cudaMemcpy from pageable memory and cudaMemset only the legacy stream sees the end: nothing on
+// a non-blocking stream does by itself.
+static bool after_upload(bool is_pinned, unsigned flags, bool wait)
+{
+    cudaStream_t stream;
+    CUDA_OK(cudaStreamCreateWithFlags(&stream, flags));
+    float *memory = pinned(n);
+    std::vector<float> pageable(n, 1.0f);
+    std::fill(memory, memory + n, 1.0f);
+    device_array<float> x(std::vector<float>(n, 0.0f)), y(n);
+    CUDA_OK(
+        cudaMemcpy(x.data, is_pinned ? memory : pageable.data(), n * 4, cudaMemcpyHostToDevice));
+    pageable.assign(n, 5.0f); // free for reuse all the same
+    if (wait)
+        CUDA_OK(cudaStreamSynchronize(nullptr));
+    CUDA_OK(add(stream, y.data, x.data, 1.0f, n));
+    CUDA_OK(cudaStreamSynchronize(stream));
+    bool right = y.get()[0] == 2.0f;
+    CHECK(x.get()[0] == 1.0f);
+    CUDA_OK(cudaMemset(x.data, 0, n * 4));
+    CUDA_OK(add(stream, y.data, x.data, 1.0f, n));
+    CUDA_OK(cudaStreamSynchronize(stream));
+    CHECK((y.get()[0] == 1.0f) == (flags == cudaStreamDefault));
+    CUDA_OK(cudaStreamDestroy(stream));
+    CUDA_OK(cudaFreeHost(memory));
+    return right;
+}
+
 // Two OS threads, whose kernels run on the same fibers in turn.
 static void test_threads()
 {
@@ -252,6 +280,10 @@ void test_stream()
     CHECK(wrong_seeds(40, [] { return early_read(false); }) == 0);
     CHECK(wrong_seeds(40, [] { return after_default(cudaStreamDefault); }) == 0);
     CHECK(wrong_seeds(40, [] { return after_default(cudaStreamNonBlocking); }) > 2);
+    CHECK(wrong_seeds(40, [] { return after_upload(false, cudaStreamNonBlocking, false); }) == 40);
+    CHECK(wrong_seeds(40, [] { return after_upload(false, cudaStreamNonBlocking, true); }) == 0);
+    CHECK(wrong_seeds(40, [] { return after_upload(false, cudaStreamDefault, false); }) == 0);
+    CHECK(wrong_seeds(40, [] { return after_upload(true, cudaStreamNonBlocking, false); }) == 0);
     emulator_seed(1);
     test_threads();
     test_events();

@@ -10,6 +10,7 @@
 //   that
 //                       fail and results that are none; none, no result at all
 //   EMULATOR_LIBRARY    the build of cublasLt (default 1): no other takes its algorithms
+//   EMULATOR_ONLY_DEVICE  a context on any other GPU ends the program
 //   EMULATOR_FAIL       CALL:NTH:ERROR[,...], as if by emulator_fail()
 #include <stdint.h>
 
@@ -26,7 +27,12 @@ void emulator_fail(const char *call, int nth, int error);
 // How many times `call` has been made since the last reset.
 long emulator_calls(const char *call);
 
-// Forgets faults, counts and lost devices; reads the environment again. Memory and streams stay.
+// Whether a call has made a context on this GPU: each that needs one does, on the thread's current
+// device, whatever device its stream or memory belongs to.
+int emulator_has_context(int device);
+
+// Forgets faults, counts, contexts and lost devices; reads the environment again. Memory and
+// streams stay.
 void emulator_reset(void);
 
 // Restarts the random choices.

@@ -95,6 +95,7 @@ using namespace emulator;
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 {
     return lt_call(__func__, [&] {
+        enter_device(__func__);
         live++;
         *handle = reinterpret_cast<cublasLtHandle_t>(new int);
         return CUBLAS_STATUS_SUCCESS;

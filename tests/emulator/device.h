@@ -28,6 +28,7 @@ struct settings {
     size_t memory_bytes;
     emulator::heuristic heuristic; // of cublasLt
     int library;                   // the build of cublasLt
+    int only_device;               // where contexts may be made; -1: anywhere
 };
 const settings &current_settings();
 
@@ -38,12 +39,15 @@ bool sticky(cudaError_t error);
 cudaError_t device_error(int device);
 void lose_device(int device, cudaError_t error);
 int current_device();
+// What a call does that needs a context: it makes one on the current device, as the runtime does.
+void enter_device(const char *call);
 cudaError_t remember(cudaError_t error); // as the thread's last error
 // Whether there is a device at all.
 cudaError_t check_driver();
 
-// Runs one API call: lock, fault, lost device, body, last error.
+// Runs one API call: lock, fault, lost device, context, body, last error.
 template <class F> cudaError_t call(const char *name, F body);
+template <class F> cudaError_t call_without_context(const char *name, F body);
 
 // -- memory.cpp -----------------------------------------------------------------------------------
 
@@ -147,7 +151,7 @@ struct CUevent_st {
     std::vector<size_t> frontier;
 };
 
-template <class F> cudaError_t emulator::call(const char *name, F body)
+template <class F> cudaError_t emulator::call_without_context(const char *name, F body)
 {
     std::lock_guard<std::mutex> guard(mutex);
     cudaError_t error = static_cast<cudaError_t>(fault(name));
@@ -161,4 +165,12 @@ template <class F> cudaError_t emulator::call(const char *name, F body)
         error = body();
     close_device();
     return remember(error);
+}
+
+template <class F> cudaError_t emulator::call(const char *name, F body)
+{
+    return call_without_context(name, [&] {
+        enter_device(name);
+        return body();
+    });
 }

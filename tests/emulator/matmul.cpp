@@ -175,6 +175,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
             return CUBLAS_STATUS_INVALID_VALUE;
         product run = make_product(p, chosen, {alpha, beta}, {A, B, C, D});
         run.workspace = static_cast<char *>(workspace);
+        enter_device(__func__);
+        if (check_stream(stream) != cudaSuccess || resolve(stream)->device != current_device())
+            return CUBLAS_STATUS_EXECUTION_FAILED;
         cudaError_t error = enqueue(stream, [run](progress &at) { return run_product(run, at); });
         return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
     });

@@ -239,7 +239,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
-    return call(__func__, [&] {
+    return call_without_context(__func__, [&] {
         if (!valid_device(device))
             return cudaErrorInvalidDevice;
         fill_properties(properties);
@@ -250,7 +250,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int device)
 {
-    return call(__func__, [&] {
+    return call_without_context(__func__, [&] {
         if (!valid_device(device))
             return cudaErrorInvalidDevice;
         cudaDeviceProp properties;

@@ -269,6 +269,54 @@ static void test_devices()
     emulator_reset();
 }
 
+// Copies and waits work from any device, but make a context where the thread is; launches do not.
+static void test_current_device()
+{
+    setenv("EMULATOR_DEVICES", "3", 1);
+    emulator_reset();
+    int count;
+    cudaDeviceProp properties;
+    CUDA_OK(cudaGetDeviceCount(&count));
+    CUDA_OK(cudaGetDeviceProperties(&properties, 1));
+    CHECK(!emulator_has_context(0) && !emulator_has_context(1));
+    CUDA_OK(cudaSetDevice(2));
+    cudaStream_t stream = new_stream();
+    {
+        device_array<float> x(std::vector<float>(n, 1.0f));
+        float *host = pinned(n);
+        cudaGraph_t graph;
+        cudaGraphExec_t executable;
+        CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+        CUDA_OK(add(stream, x.data, x.data, 1.0f, n));
+        CUDA_OK(cudaStreamEndCapture(stream, &graph));
+        CUDA_OK(cudaGraphInstantiate(&executable, graph, 0));
+        CHECK(emulator_has_context(2) && !emulator_has_context(0));
+        std::thread([&] {
+            CHECK(cudaGraphLaunch(executable, stream) == cudaErrorInvalidResourceHandle);
+            CUDA_OK(cudaMemcpyAsync(host, x.data, n * 4, cudaMemcpyDeviceToHost, stream));
+            CUDA_OK(cudaStreamSynchronize(stream));
+            CHECK(emulator_has_context(0) && host[0] == 1.0f);
+            CUDA_OK(cudaSetDevice(2));
+            CUDA_OK(cudaGraphLaunch(executable, stream));
+            CUDA_OK(cudaStreamSynchronize(stream));
+        }).join();
+        CHECK(!emulator_has_context(1) && x.get()[0] == 2.0f);
+        CUDA_OK(cudaGraphExecDestroy(executable));
+        CUDA_OK(cudaGraphDestroy(graph));
+        CUDA_OK(cudaFreeHost(host));
+    }
+    setenv("EMULATOR_ONLY_DEVICE", "2", 1);
+    emulator_reset();
+    CUDA_OK(cudaStreamSynchronize(stream));
+    auto wait = [&] { std::thread([&] { cudaStreamSynchronize(stream); }).join(); };
+    CHECK(dies(wait, "cudaStreamSynchronize makes a context on GPU 0"));
+    CUDA_OK(cudaStreamDestroy(stream));
+    unsetenv("EMULATOR_ONLY_DEVICE");
+    unsetenv("EMULATOR_DEVICES");
+    emulator_reset();
+    CUDA_OK(cudaSetDevice(0));
+}
+
 void test_stream()
 {
     CHECK(wrong_seeds(40, [] { return pipeline(true); }) == 0);
@@ -290,4 +338,5 @@ void test_stream()
     test_memory();
     test_faults();
     test_devices();
+    test_current_device();
 }

@@ -52,3 +52,4 @@ void test_stream();
 void test_graph();
 void test_cublaslt();
 void test_heuristic();
+void test_memory();

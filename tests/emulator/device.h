@@ -62,6 +62,7 @@ bool in_device_memory(const void *p, size_t bytes);
 // Device memory is out of the host's reach (under ASan) except between these.
 void open_device(int device);
 void close_device();
+void check_gaps(int device); // fails where work has written between allocations
 long live_allocations();
 
 // -- stream.cpp -----------------------------------------------------------------------------------

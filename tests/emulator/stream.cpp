@@ -98,6 +98,7 @@ static void run_step(cudaStream_t stream)
     }
     if (!done)
         return;
+    check_gaps(stream->device);
     cudaError_t error = static_cast<cudaError_t>(fault("execute"));
     if (error != cudaSuccess)
         lose_device(stream->device, error);

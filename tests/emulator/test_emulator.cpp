@@ -72,8 +72,9 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)();
-    } tests[] = {{"block", test_block}, {"ptx", test_ptx},           {"stream", test_stream},
-                 {"graph", test_graph}, {"cublaslt", test_cublaslt}, {"heuristic", test_heuristic}};
+    } tests[] = {{"block", test_block},        {"ptx", test_ptx},     {"memory", test_memory},
+                 {"stream", test_stream},      {"graph", test_graph}, {"cublaslt", test_cublaslt},
+                 {"heuristic", test_heuristic}};
     for (const auto &test : tests) {
         if (argc > 1 && strcmp(argv[1], test.name))
             continue;

@@ -6,11 +6,17 @@
 //   EMULATOR_DEVICES    number of GPUs (default 1); 0: cudaErrorNoDevice; -1: no driver at all
 //   EMULATOR_CC         compute capability (default 9.0)
 //   EMULATOR_MEMORY_MB  memory of each GPU (default 8192)
-//   EMULATOR_HEURISTIC  of cublasLt: smooth (default), only good results; rough, also algorithms
-//   that
-//                       fail and results that are none; none, no result at all
+//   EMULATOR_HEURISTIC  of cublasLt: smooth (default), only good results; rough, also ones that
+//                       fail or are none; none, no result at all
 //   EMULATOR_LIBRARY    the build of cublasLt (default 1): no other takes its algorithms
-//   EMULATOR_ONLY_DEVICE  a context on any other GPU ends the program
+//   EMULATOR_ONLY_DEVICE
+//                       a context on any other GPU ends the program
+//   EMULATOR_BLOCKS     n: run only the first n and the last n blocks of each grid (default 0:
+//   all).
+//                       For index arithmetic past 2^31: with buffers of that size, of which only
+//                       the touched pages cost memory, set it for the test's own ctest entry and
+//                       compare the outputs of those blocks
+//   EMULATOR_RACES      0: do not look for races in shared memory (default 1)
 //   EMULATOR_FAIL       CALL:NTH:ERROR[,...], as if by emulator_fail()
 #include <stdint.h>
 

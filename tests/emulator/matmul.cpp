@@ -178,7 +178,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
         enter_device(__func__);
         if (check_stream(stream) != cudaSuccess || resolve(stream)->device != current_device())
             return CUBLAS_STATUS_EXECUTION_FAILED;
-        cudaError_t error = enqueue(stream, [run](progress &at) { return run_product(run, at); });
+        cudaError_t error =
+            enqueue(stream, work([run](progress &at) { return run_product(run, at); }, true));
         return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
     });
 }

@@ -64,6 +64,8 @@ static machine read_environment()
     m.set.heuristic = read_heuristic(getenv("EMULATOR_HEURISTIC"));
     m.set.library = int(environment("EMULATOR_LIBRARY", 1));
     m.set.only_device = int(environment("EMULATOR_ONLY_DEVICE", -1));
+    m.set.blocks = uint64_t(environment("EMULATOR_BLOCKS", 0));
+    m.set.races = environment("EMULATOR_RACES", 1) != 0;
     m.seed = m.random = uint64_t(environment("EMULATOR_SEED", 1));
     add_faults(m, getenv("EMULATOR_FAIL"));
     return m;

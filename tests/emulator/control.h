@@ -6,8 +6,8 @@
 //   EMULATOR_DEVICES    number of GPUs (default 1); 0: cudaErrorNoDevice; -1: no driver at all
 //   EMULATOR_CC         compute capability (default 9.0)
 //   EMULATOR_MEMORY_MB  memory of each GPU (default 8192)
-//   EMULATOR_HEURISTIC  of cublasLt: smooth (default), only good results; rough, also ones that
-//                       fail or are none; none, no result at all
+//   EMULATOR_HEURISTIC  of cublasLt: rough (default), also results that fail or are none; smooth,
+//                       only good ones; none, no result at all
 //   EMULATOR_LIBRARY    the build of cublasLt (default 1): no other takes its algorithms
 //   EMULATOR_ONLY_DEVICE
 //                       a context on any other GPU ends the program

@@ -24,7 +24,7 @@ struct machine {
     std::set<int> contexts; // the devices that have one
 };
 
-constexpr heuristic heuristic_by_default = heuristic::smooth;
+constexpr heuristic heuristic_by_default = heuristic::rough;
 
 static thread_local int device_of_thread;
 static thread_local cudaError_t last_error;

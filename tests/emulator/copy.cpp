@@ -81,7 +81,7 @@ static cudaError_t fill_async(void *memory, int value, size_t bytes, cudaStream_
     if (!in_device_memory(memory, bytes))
         return cudaErrorInvalidValue;
     auto run = [=](progress &) {
-        memset(memory, value, bytes);
+        fill(memory, value, bytes);
         return true;
     };
     return enqueue(stream, run, nullptr, late);

@@ -69,6 +69,8 @@ bool in_device_memory(const void *p, size_t bytes);
 void open_device(int device);
 void close_device();
 void check_gaps(int device); // fails where work has written between allocations
+// Both ends of a huge area, all of others.
+void fill(void *memory, int value, size_t bytes);
 long live_allocations();
 
 // -- stream.cpp -----------------------------------------------------------------------------------

@@ -190,8 +190,29 @@ static void run_batch(const gemm &g, const void *a_values, const void *b_values,
         }
 }
 
+static const void *at(const matrix &x, const void *values, int64_t column)
+{
+    int64_t step = x.transposed ? 1 : x.ld;
+    return static_cast<const char *>(values) + column * step * int64_t(bytes_of(x.type));
+}
+
+static gemm columns_of(gemm g, int64_t first, int64_t count)
+{
+    g.n = count;
+    g.b_values = at(g.b, g.b_values, first);
+    g.c_values = at(g.c, g.c_values, first);
+    g.d_values = const_cast<void *>(at(g.d, g.d_values, first));
+    return g;
+}
+
 void run_gemm(const gemm &g, float alpha, float beta)
 {
+    int64_t ends = int64_t(current_settings().blocks) * panel_columns;
+    if (ends && 2 * ends < g.n) { // as much of a large product as of a large grid
+        run_gemm(columns_of(g, 0, ends), alpha, beta);
+        run_gemm(columns_of(g, g.n - ends, ends), alpha, beta);
+        return;
+    }
     for (int64_t i = 0; i < g.batches; i++) {
         const char *bias = static_cast<const char *>(g.bias);
         epilogue e = {alpha, beta, batch_of(g.c, g.c_values, i), bias,

@@ -116,11 +116,11 @@ static void unmap_pages(const allocation &a)
     munmap(a.memory + a.bytes + gap_of(a) - inside - page, inside + 2 * page);
 }
 
-static void fill_with_nan(const allocation &a)
+void fill(void *memory, int value, size_t bytes)
 {
-    size_t bytes = a.bytes + gap_of(a), end_bytes = watched(a) ? bytes : huge_end_bytes;
-    memset(a.memory, 0xff, end_bytes);
-    memset(a.memory + bytes - end_bytes, 0xff, end_bytes);
+    size_t end_bytes = bytes > huge_bytes ? huge_end_bytes : bytes;
+    memset(memory, value, end_bytes);
+    memset(static_cast<char *>(memory) + bytes - end_bytes, value, end_bytes);
 }
 
 static char *take_memory(size_t bytes, int device)
@@ -158,7 +158,7 @@ static cudaError_t allocate(void **memory, size_t bytes, int device)
     allocations[a.memory] = a;
     if (device >= 0) {
         used_bytes[device] += bytes;
-        fill_with_nan(a);
+        fill(a.memory, 0xff, bytes + gap_of(a));
         if (watched(a))
             poison(a.memory, a.bytes + gap_of(a));
     } else {

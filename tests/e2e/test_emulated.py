@@ -57,6 +57,16 @@ class Photos(Case):
 
 
 class ManyGpus(Case):
+    def test_one(self):
+        """One GPU by its number: no other gets a context, which would take half a GB there."""
+        model = ("--random-weights", "1", "--max-batch", "1", "--device", "cuda:2")
+        only = variables(EMULATOR_DEVICES="3", EMULATOR_ONLY_DEVICE="2")
+        finished = run("classify", *model, write_picture(), **only)
+        self.assertEqual(finished.returncode, 0, finished.stderr)
+        with Server(model=model, variables=only) as server:
+            for answer in together(lambda _: server.classify(png()), range(4)):
+                self.assertEqual(answer.status, 200, answer.body)
+
     def test_all(self):
         """Every GPU takes its share of one queue; one by its number."""
         three = variables(EMULATOR_DEVICES="3")
@@ -72,6 +82,17 @@ class ManyGpus(Case):
                 self.assertEqual(answer.results[0]["logits"], expected)
         absent = run("classify", *model, "--device", "cuda:3", write_picture(), **three)
         self.assertIn("there is no GPU 3, only 3", absent.stderr)
+
+
+class Tuning(Case):
+    def test_other_library(self):
+        """Algorithms that another build of cuBLASLt left in the file are found anew."""
+        with tempfile.TemporaryDirectory() as cache:
+            for build in ("1", "2", "2"):
+                finished = run("classify", "--device", "cuda", "--max-batch", "1", write_picture(),
+                               XDG_CACHE_HOME=cache, EMULATOR_LIBRARY=build)
+                self.assertEqual(finished.returncode, 0, finished.stderr)
+                self.assertTrue(list(pathlib.Path(cache).glob("vitserve/tuning-*")))
 
 
 class Faults(Case):

@@ -189,6 +189,8 @@ static cudaError_t launch_graph(cudaGraphExec_t executable, cudaStream_t stream)
     cudaError_t error = check_stream(stream);
     if (error == cudaSuccess)
         error = check_not_capturing(stream); // child graphs are not emulated
+    if (error == cudaSuccess && resolve(stream)->device != current_device())
+        error = cudaErrorInvalidResourceHandle;
     if (error != cudaSuccess)
         return error;
     if (!executables.count(executable))

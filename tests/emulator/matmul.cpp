@@ -153,14 +153,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
             return CUBLAS_STATUS_INVALID_VALUE;
         problem p = {&as<description>(how), &as<layout>(a), &as<layout>(b), &as<layout>(c),
                      &as<layout>(d)};
-        algorithm chosen = {magic, hash(p), 0, 0, 1, {1, 1, 1, 1}};
+        algorithm chosen = {
+            magic,       hash(p), 0, 0, 1, current_settings().library, CUBLAS_STATUS_SUCCESS,
+            {1, 1, 1, 1}};
         if (algo)
             chosen = as<const algorithm>(algo);
+        if (chosen.magic == no_algorithm)
+            fail("cublasLtMatmul: an algorithm from a result whose state is not SUCCESS");
         cublasStatus_t status = check_problem(p);
         if (status == CUBLAS_STATUS_SUCCESS)
             status = check_algorithm(p, chosen);
         if (status == CUBLAS_STATUS_SUCCESS)
             status = check_pointers(p, chosen, {alpha, beta}, {A, B, C, D});
+        if (status == CUBLAS_STATUS_SUCCESS)
+            status = chosen.fails_with;
         if (status != CUBLAS_STATUS_SUCCESS)
             return status;
         chosen.workspace_bytes = workspace_of(p, chosen.splits); // it may come from other sizes
@@ -169,6 +175,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
             return CUBLAS_STATUS_INVALID_VALUE;
         product run = make_product(p, chosen, {alpha, beta}, {A, B, C, D});
         run.workspace = static_cast<char *>(workspace);
+        enter_device(__func__);
+        if (check_stream(stream) != cudaSuccess || resolve(stream)->device != current_device())
+            return CUBLAS_STATUS_EXECUTION_FAILED;
         cudaError_t error =
             enqueue(stream, work([run](progress &at) { return run_product(run, at); }, true));
         return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;

@@ -236,7 +236,7 @@ static void compare_tokens(struct fixture *f, const struct embed_args *args,
     reference_embed(plain, pixels, v->weight, v->bias, v->class_token, v->position, 1, args->S,
                     args->P, C, in_float);
     compare(f, last ? "last tokens of embed" : "first tokens of embed", got, plain + skipped * C,
-            exact + skipped * C, count, false, EMBED_COLUMNS(args->P));
+            exact + skipped * C, count, false, tensor_core_loss(f, EMBED_COLUMNS(args->P)));
     FREE(exact, plain, got);
 }
 

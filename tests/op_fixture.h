@@ -48,8 +48,10 @@ float *fetch_values(struct fixture *f, const void *memory, size_t count, bool ac
 // Values on the host in the type of activations, to be freed.
 void *encode(const struct fixture *f, const double *values, size_t count, bool activation);
 
+// The part of the largest result that tensor cores may lose in sums of K products.
+double tensor_core_loss(const struct fixture *f, int K);
+
 // Fails unless the worst error of `got` is at most twice that of `plain`, which is rounded to the
-// output's type first. K: how many products each value sums, 0 where that is lost in the rounding
-// of the output.
+// output's type first, and `loss` of the largest result.
 void compare(struct fixture *f, const char *name, const float *got, const double *plain,
-             const double *exact, size_t count, bool activation, int K);
+             const double *exact, size_t count, bool activation, double loss);

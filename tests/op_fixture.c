@@ -163,7 +163,7 @@ void *upload_weight(struct fixture *f, enum weight_kind kind, double *values, in
 double tensor_core_loss(const struct fixture *f, int K)
 {
     bool tensor_cores = !on_cpu() && f->backend->precision != PRECISION_FP32;
-    return tensor_cores ? K / 8 * 0x1p-23 : 0.0;
+    return tensor_cores ? K / 8.0 * 0x1p-23 : 0.0;
 }
 
 void compare(struct fixture *f, const char *name, const float *got, const double *plain,

@@ -166,7 +166,7 @@ std::shared_ptr<block> start_block(const kernel &launched, uint3 index)
     block *b = idle.back().release();
     idle.pop_back();
     void *memory;
-    if (posix_memalign(&memory, 2 * alignment, alignment + launched.shared_bytes))
+    if (posix_memalign(&memory, 2 * alignment, alignment + launched.shared_bytes + overrun_bytes))
         fail("no memory for a block");
     poison(memory, alignment);
     b->launched = &launched;

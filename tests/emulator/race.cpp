@@ -10,6 +10,8 @@
 // The compiler calls us at each load and store: -fsanitize=thread, of which only the
 // instrumentation is used and this file is the library. Under a sanitizer proper that is not to be
 // had, and only ldmatrix and cp.async are checked. Single bytes are not: two share their notes.
+// What runs past the end of dynamic shared memory is found here too, where ASan is not there for
+// it.
 #include "block.h"
 #include <cstdio>
 #include <dlfcn.h>
@@ -57,6 +59,20 @@ static bool has_seen(size_t thread, unsigned lane, uint32_t clock)
     return running->races.clocks[thread * 32 + lane] >= clock;
 }
 
+static bool within(const void *p, const char *begin, size_t bytes)
+{
+    return size_t(static_cast<const char *>(p) - begin) < bytes;
+}
+
+// The block's shared memory with what lies behind it, or null.
+static const char *shared_at(const void *p)
+{
+    if (within(p, running->shared, size_t(running->shared_end - running->shared) + overrun_bytes))
+        return running->shared;
+    size_t static_bytes = size_t(emulator_shared_end - emulator_shared_begin);
+    return within(p, emulator_shared_begin, static_bytes) ? emulator_shared_begin : nullptr;
+}
+
 struct visit {
     const void *p;
     void *code; // where the compiler's call returns to; null for a wrapped instruction
@@ -75,7 +91,7 @@ static std::string latest_call(size_t thread)
 [[noreturn]] static void fail_race(const visit &v, long other, const char *before)
 {
     const char *p = static_cast<const char *>(v.p);
-    bool is_dynamic = p >= running->shared && p < running->shared_end;
+    bool is_dynamic = shared_at(p) == running->shared;
     std::string who = other < 0 ? "another warp" : "thread " + std::to_string(other);
     std::string calls = "this thread's latest barrier or warp's call: " + latest_call(v.me);
     if (other >= 0)
@@ -153,29 +169,23 @@ static void visit_cell(cell &c, const visit &v, access how)
     c.pending = how == access::copy_issued ? v.epoch : 0;
 }
 
-static bool within(const void *p, const char *begin, size_t bytes)
-{
-    return size_t(static_cast<const char *>(p) - begin) < bytes;
-}
-
 static void check(const void *p, size_t bytes, access how, void *code)
 {
     static const char *const verbs[] = {"reads", "writes", "updates", "starts a copy into",
                                         "ends a copy into"};
-    if (!running || bytes < 2 || !current_settings().races)
+    const char *begin = running ? shared_at(p) : nullptr;
+    if (!begin || bytes < 2 || !current_settings().races)
         return;
     race_notes &notes = running->races;
-    bool dynamic = within(p, running->shared, size_t(running->shared_end - running->shared));
-    if (!dynamic &&
-        !within(p, emulator_shared_begin, size_t(emulator_shared_end - emulator_shared_begin)))
-        return;
+    bool is_dynamic = begin == running->shared;
+    size_t first = size_t(static_cast<const char *>(p) - begin) / 2, end = first + bytes / 2;
+    if (is_dynamic && static_cast<const char *>(p) + bytes > running->shared_end)
+        fail("%s byte %zu of dynamic shared memory, which has %zu", verbs[int(how)], 2 * end - 1,
+             size_t(running->shared_end - begin));
     size_t me = running->current;
-    std::vector<cell> &cells = dynamic ? notes.dynamic_cells : notes.static_cells;
-    const char *begin = dynamic ? running->shared : emulator_shared_begin;
-    size_t first = size_t(static_cast<const char *>(p) - begin) / 2;
     visit v = {p, code, verbs[int(how)], me, notes.epoch, notes.clocks[me * 32 + me % 32]};
-    size_t end = std::min(first + bytes / 2, cells.size()); // an overrun is found by others
-    for (size_t i = first; i < end; i++)
+    std::vector<cell> &cells = is_dynamic ? notes.dynamic_cells : notes.static_cells;
+    for (size_t i = first; i < std::min(end, cells.size()); i++)
         visit_cell(cells[i], v, how);
 }
 
@@ -197,10 +207,7 @@ using namespace emulator;
 // Most accesses are to other memory, and many come from host code.
 static inline void hook(const void *p, size_t bytes, access how, void *code)
 {
-    const block *b = running;
-    if (b &&
-        (within(p, b->shared, size_t(b->shared_end - b->shared)) ||
-         within(p, emulator_shared_begin, size_t(emulator_shared_end - emulator_shared_begin))))
+    if (running && shared_at(p))
         check(p, bytes, how, code);
 }
 

@@ -30,6 +30,13 @@ struct race_notes {
     std::vector<uint32_t> clocks;
 };
 
+// Lies behind dynamic shared memory, where we find what runs past its end. (ASan has redzones.)
+#ifdef EMULATOR_HOOKS
+constexpr size_t overrun_bytes = 256;
+#else
+constexpr size_t overrun_bytes = 0;
+#endif
+
 void start_race_check(block &b);
 void order_block(block &b); // by __syncthreads()
 

@@ -1,6 +1,6 @@
 // Copies and fills. Pinned memory is read and written when the copy's turn comes; pageable memory
 // as documented: as a source it is staged before the call returns, as a target the call waits.
-#include "device.h"
+#include "trace.h"
 
 namespace emulator
 {
@@ -19,6 +19,7 @@ static size_t extent(size_t pitch, const transfer &t)
 
 static bool run_transfer(const transfer &t)
 {
+    trace_copy(t.to, t.from, t.width * t.height);
     for (size_t row = 0; row < t.height; row++)
         memmove(t.to + row * t.to_pitch, t.from + row * t.from_pitch, t.width);
     return true;
@@ -77,7 +78,8 @@ static cudaError_t fill_async(void *memory, int value, size_t bytes, cudaStream_
     if (!in_device_memory(memory, bytes))
         return cudaErrorInvalidValue;
     return enqueue(stream, [=](progress &) {
-        memset(memory, value, bytes);
+        if (trace_fill(bytes))
+            memset(memory, value, bytes);
         return true;
     });
 }

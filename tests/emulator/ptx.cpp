@@ -187,7 +187,8 @@ void cp_async(void *shared, const void *global, unsigned bytes, unsigned source_
     if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes)
         fail("cp.async at %s:%d: not aligned to %u bytes", where.file, where.line, bytes);
     check_access(shared, bytes, access::copy_issued);
-    mark_read(global, source_bytes);
+    if (marking)
+        mark_access(global, source_bytes, true);
     self().open.push_back({shared, global, bytes, source_bytes});
     if (current_settings().capability < 80) { // cuda.cuh copies at once there
         cp_async_commit();

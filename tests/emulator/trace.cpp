@@ -26,9 +26,15 @@ struct marks {
     page *latest_page = nullptr;
 };
 static marks marked;
-static thread_local bool marking; // a kernel runs on this thread
-static bool reported;             // by access.cpp
+bool marking;
+static thread_local bool on_this_thread; // others run host code meanwhile, which is compiled alike
 static double mma_flops;
+
+#ifdef EMULATOR_HOOKS
+static constexpr bool accesses_are_reported = true;
+#else
+static constexpr bool accesses_are_reported = false;
+#endif
 
 struct trace {
     FILE *file = nullptr;
@@ -89,29 +95,13 @@ static page &page_of(uintptr_t number)
     return *marked.latest_page;
 }
 
-static void mark(const void *p, size_t bytes, std::bitset<page_sectors> page::*which)
+void mark_access(const void *p, size_t bytes, bool reads)
 {
+    std::bitset<page_sectors> page::*which = reads ? &page::read : &page::written;
     uintptr_t first = reinterpret_cast<uintptr_t>(p) / sector;
     uintptr_t last = (reinterpret_cast<uintptr_t>(p) + bytes - 1) / sector;
-    for (uintptr_t i = first; bytes && i <= last; i++)
+    for (uintptr_t i = first; on_this_thread && bytes && i <= last; i++)
         (page_of(i / page_sectors).*which)[i % page_sectors] = true;
-}
-
-void accesses_are_reported()
-{
-    reported = true;
-}
-
-void mark_read(const void *p, size_t bytes)
-{
-    if (marking)
-        mark(p, bytes, &page::read);
-}
-
-void mark_written(const void *p, size_t bytes)
-{
-    if (marking)
-        mark(p, bytes, &page::written);
 }
 
 void trace_mma(int k)
@@ -200,7 +190,7 @@ static void write_kernel(const kernel &k, const void *function, bool ran)
             t.graph, name_of(function).c_str(), k.grid.x, k.grid.y, k.grid.z, k.block.x, k.block.y,
             k.block.z, k.shared_bytes);
     traffic bytes = count_marks();
-    if (ran && reported)
+    if (ran && accesses_are_reported)
         fprintf(t.file, ", \"read\": %zu, \"written\": %zu, \"touched\": %zu, \"flops\": %.0f",
                 bytes.read, bytes.written, bytes.touched, mma_flops);
     fputs("}\n", t.file);
@@ -213,10 +203,10 @@ bool trace_kernel(const kernel &launched, const void *function, const std::funct
         return run();
     bool runs = runs_everything() || (t.graph > 0 && t.graph <= t.run);
     mma_flops = 0.0;
-    marking = true;
+    marking = on_this_thread = true;
     for (bool done = !runs; !done;)
         done = run();
-    marking = false;
+    marking = on_this_thread = false;
     write_kernel(launched, function, runs);
     return true;
 }

@@ -27,11 +27,10 @@ class traced_graph
     ~traced_graph();
 };
 
-// What the running kernel does: arithmetic of the tensor cores, and accesses to any memory. Only a
-// module with access.cpp reports them all; elsewhere the lines have no bytes.
-void accesses_are_reported();
+// What the running kernel does: arithmetic of the tensor cores, and accesses to any memory. Under a
+// sanitizer, where the compiler does not report those, the lines have no bytes.
 void trace_mma(int k); // one m16n8 product of a warp
-void mark_read(const void *p, size_t bytes);
-void mark_written(const void *p, size_t bytes);
+extern bool marking;   // whether some thread's accesses are of interest
+void mark_access(const void *p, size_t bytes, bool reads);
 
 } // namespace emulator

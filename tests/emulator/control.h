@@ -17,6 +17,10 @@
 //                       the touched pages cost memory, set it for the test's own ctest entry and
 //                       compare the outputs of those blocks
 //   EMULATOR_RACES      0: do not look for races in shared memory (default 1)
+//   EMULATOR_TRACE      file for a line of JSON for each kernel, product, copy and fill that the
+//                       device comes to; read once. Kernels do not overlap then
+//   EMULATOR_TRACE_RUN  with a trace: kernels run in the first so many launches of graphs alone,
+//                       and no product is computed (default: everything is)
 //   EMULATOR_FAIL       CALL:NTH:ERROR[,...], as if by emulator_fail()
 #include <stdint.h>
 

@@ -3,7 +3,7 @@
 //
 // cudaMemcpy from pageable memory and cudaMemset return before they have written to the device.
 // Only what the legacy stream orders comes after that, and here everything else comes before.
-#include "device.h"
+#include "trace.h"
 
 namespace emulator
 {
@@ -22,6 +22,7 @@ static size_t extent(size_t pitch, const transfer &t)
 
 static bool run_transfer(const transfer &t)
 {
+    trace_copy(t.to, t.from, t.width * t.height);
     for (size_t row = 0; row < t.height; row++)
         memmove(t.to + row * t.to_pitch, t.from + row * t.from_pitch, t.width);
     return true;
@@ -80,8 +81,14 @@ static cudaError_t fill_async(void *memory, int value, size_t bytes, cudaStream_
 {
     if (!in_device_memory(memory, bytes))
         return cudaErrorInvalidValue;
+<<<<<<< HEAD
     auto run = [=](progress &) {
         fill(memory, value, bytes);
+=======
+    return enqueue(stream, [=](progress &) {
+        if (trace_fill(bytes))
+            memset(memory, value, bytes);
+>>>>>>> counting
         return true;
     };
     return enqueue(stream, run, nullptr, late);

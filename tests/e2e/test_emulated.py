@@ -15,6 +15,7 @@ DATA = SHARED / "data"
 CACHE = tempfile.TemporaryDirectory()
 CUDA = ("--model", "deit_tiny_patch16_224", "--device", "cuda")
 RANDOM = (*CUDA, "--random-weights", "1", "--max-batch", "1")
+SMALL = ("--model", "fashion_vit", "--max-batch", "1")  # where any model will do
 
 
 def write_picture():
@@ -57,24 +58,24 @@ class ManyGpus(Case):
     def test_all(self):
         """Every GPU takes its share of one queue; one by its number."""
         three = variables(EMULATOR_DEVICES="3")
-        model = ("--model", "deit_tiny_patch16_224", "--random-weights", "1", "--max-batch", "1")
-        one = run("classify", *model, "--device", "cuda:2", "--precision", "fp32", "--json",
+        one = run("classify", *SMALL, "--device", "cuda:2", "--precision", "fp32", "--json",
                   "--logits", write_picture(), **three)
         self.assertEqual(one.returncode, 0, one.stderr)
         expected = json.loads(one.stdout)["results"][0]["logits"]
-        with Server("--device", "cuda:all", "--precision", "fp32", "--max-queue", 8, model=model,
+        with Server("--device", "cuda:all", "--precision", "fp32", "--max-queue", 8, model=SMALL,
                     variables=three) as server:
             for answer in together(lambda _: server.classify(png(), "?logits=1"), range(6)):
                 self.assertEqual(answer.status, 200, answer.body)
                 self.assertEqual(answer.results[0]["logits"], expected)
-        absent = run("classify", *model, "--device", "cuda:3", write_picture(), **three)
+        absent = run("classify", *SMALL, "--device", "cuda:3", write_picture(), **three)
         self.assertIn("there is no GPU 3, only 3", absent.stderr)
 
 
 class Faults(Case):
     def test_device_lost(self):
         """A sticky error fails the batch and ends the process with exit code 3."""
-        server = Server(model=RANDOM, variables=variables(EMULATOR_FAIL="cudaGraphLaunch:4:700"))
+        server = Server("--device", "cuda", model=SMALL,
+                        variables=variables(EMULATOR_FAIL="cudaGraphLaunch:4:700"))
         try:
             statuses = []
             for _ in range(10):

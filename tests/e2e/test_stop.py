@@ -56,8 +56,8 @@ class Stop(Case):
             self.assertLess(self.stop_timed(server), 3.0 * SLOW)
 
     def test_requests_in_work_are_answered(self):
-        with Server("--max-batch", 2, "--max-queue", 64, "--drain-timeout-ms", 1000 * TIMEOUT,
-                    model=MODEL) as server:
+        patience = ("--drain-timeout-ms", 1000 * TIMEOUT, "--request-timeout-ms", 1000 * TIMEOUT)
+        with Server("--max-batch", 2, "--max-queue", 64, *patience, model=MODEL) as server:
             kind, body = multipart([(str(i), png(seed=i)) for i in range(8)])
             expected = server.classify(body, Content_Type=kind).results
             sockets = [server.open_socket() for _ in range(6)]

@@ -115,6 +115,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_attention),
     };
+    cmocka_set_test_filter(getenv("TEST_FILTER")); // test_linear, or a pattern; all if unset
     return large ? cmocka_run_group_tests(large_tests, NULL, NULL)
                  : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -132,6 +132,19 @@ static enum status no_algorithm(const struct tuning_key *key)
                        key->K);
 }
 
+// Every packed weight and activation row starts on 16 bytes. Where the library splits K, partial
+// sums stay in fp32: by default it may keep them in the type of the output.
+static const struct {
+    cublasLtMatmulPreferenceAttributes_t attribute;
+    uint32_t value;
+} preferences[] = {
+    {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, 16},
+    {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, 16},
+    {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, 16},
+    {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, 16},
+    {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE},
+};
+
 static enum status find_candidates(struct cuda_stream *stream, const struct plan *plan,
                                    cublasLtMatmulHeuristicResult_t *results, int *count)
 {
@@ -140,13 +153,10 @@ static enum status find_candidates(struct cuda_stream *stream, const struct plan
     cublasStatus_t error =
         cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                              &WORKSPACE_BYTES, sizeof WORKSPACE_BYTES);
-    uint32_t alignment = 16; // what every packed weight and activation row has
-    for (cublasLtMatmulPreferenceAttributes_t which :
-         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    for (const auto &wanted : preferences)
         if (error == CUBLAS_STATUS_SUCCESS)
-            error = cublasLtMatmulPreferenceSetAttribute(preference, which, &alignment,
-                                                         sizeof alignment);
+            error = cublasLtMatmulPreferenceSetAttribute(preference, wanted.attribute,
+                                                         &wanted.value, sizeof wanted.value);
     if (error == CUBLAS_STATUS_SUCCESS)
         error = cublasLtMatmulAlgoGetHeuristic(stream->plans->handle, plan->operation, plan->weight,
                                                plan->in, plan->out, plan->out, preference,

@@ -21,7 +21,7 @@ struct tuning {
     bool changed;
 };
 
-static const char magic[] = "vitserve tuning 2\n";
+static const char magic[] = "vitserve tuning 3\n";
 
 // Only letters, digits and dashes: the name of a GPU has blanks.
 static std::string file_name(const struct cuda_backend *backend, size_t version)

@@ -452,5 +452,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_linear),
         cmocka_unit_test(test_attention),
     };
+    cmocka_set_test_filter(getenv("TEST_FILTER")); // test_linear, or a pattern; all if unset
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,7 +38,7 @@ enum precision {
 
 struct embed_args {
     float *x;                 // (B, T, C)
-    void *patches;            // scratch, (B, N, EMBED_COLUMNS(P)) activations
+    void *patches;            // scratch, (B, T, EMBED_COLUMNS(P)) activations
     const uint8_t *pixels;    // (B, S, S, 3)
     const void *weight;       // packed PATCH weight, (C, P*P*3), normalisation folded in
     const float *bias;        // (C)

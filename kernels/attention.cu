@@ -152,7 +152,8 @@ static __device__ void store_rows(T *out, const float (&values)[HS / 8][4],
 // Grid: (tiles of queries, NH, B). Blocks of one to four warps.
 template <class T, int HS>
 static __global__ void __launch_bounds__(TILE / WARP_QUERIES * 32, 4)
-    attention_mma_kernel(T *out, const T *qkv, int tokens, int queries, float scale)
+    attention_mma_kernel(T *__restrict__ out, const T *__restrict__ qkv, int tokens, int queries,
+                         float scale)
 {
     constexpr int stride = tile_row<HS>::stride;
     DYNAMIC_SHARED(T, tiles);
@@ -184,7 +185,8 @@ static __global__ void __launch_bounds__(TILE / WARP_QUERIES * 32, 4)
 // Grid: (queries, NH, B), one warp each. Shared memory: the query (HS), then a weight per token.
 template <class T>
 static __global__ void __launch_bounds__(32)
-    attention_simt_kernel(T *out, const T *qkv, int tokens, int HS, float scale)
+    attention_simt_kernel(T *__restrict__ out, const T *__restrict__ qkv, int tokens, int HS,
+                          float scale)
 {
     DYNAMIC_SHARED(float, shared);
     float *query = shared, *weights = shared + HS;
@@ -225,8 +227,7 @@ static float score_scale(int HS)
 template <class T>
 static enum status launch_simt(struct stream *stream, const struct attention_args *args)
 {
-    return cuda_launch(reinterpret_cast<struct cuda_stream *>(stream),
-                       dim3(args->queries, args->NH, args->B), dim3(32),
+    return cuda_launch(stream, dim3(args->queries, args->NH, args->B), dim3(32),
                        sizeof(float) * (args->HS + args->T), attention_simt_kernel<T>,
                        static_cast<T *>(args->out), static_cast<const T *>(args->qkv), args->T,
                        args->HS, score_scale(args->HS));
@@ -238,38 +239,31 @@ static enum status launch_mma(struct stream *stream, const struct attention_args
     int tiles = (args->queries + TILE - 1) / TILE;
     int warps = args->queries < TILE ? (args->queries + WARP_QUERIES - 1) / WARP_QUERIES
                                      : TILE / WARP_QUERIES;
-    return cuda_launch(reinterpret_cast<struct cuda_stream *>(stream),
-                       dim3(tiles, args->NH, args->B), dim3(warps * 32),
+    return cuda_launch(stream, dim3(tiles, args->NH, args->B), dim3(warps * 32),
                        3 * TILE * tile_row<HS>::stride * sizeof(T), attention_mma_kernel<T, HS>,
                        static_cast<T *>(args->out), static_cast<const T *>(args->qkv), args->T,
                        args->queries, score_scale(HS));
 }
 
 template <class T>
-static enum status launch_16_bit(struct stream *stream, const struct attention_args *args)
+static enum status launch(struct stream *stream, const struct attention_args *args)
 {
-    switch (args->HS) {
-    case 16:
-        return launch_mma<T, 16>(stream, args);
-    case 32:
-        return launch_mma<T, 32>(stream, args);
-    case 64:
-        return launch_mma<T, 64>(stream, args);
-    case 80:
-        return launch_mma<T, 80>(stream, args);
-    default:
-        return launch_simt<T>(stream, args);
-    }
+    if constexpr (sizeof(T) == 2)
+        switch (args->HS) {
+        case 16:
+            return launch_mma<T, 16>(stream, args);
+        case 32:
+            return launch_mma<T, 32>(stream, args);
+        case 64:
+            return launch_mma<T, 64>(stream, args);
+        case 80:
+            return launch_mma<T, 80>(stream, args);
+        }
+    return launch_simt<T>(stream, args);
 }
 
 enum status attention_cuda(struct stream *stream, const struct attention_args *args)
 {
-    switch (backend_of(stream)->types.activation) {
-    case CUDA_R_16BF:
-        return launch_16_bit<__nv_bfloat16>(stream, args);
-    case CUDA_R_16F:
-        return launch_16_bit<__half>(stream, args);
-    default:
-        return launch_simt<float>(stream, args);
-    }
+    return with_activation_type(stream,
+                                [=](auto value) { return launch<decltype(value)>(stream, args); });
 }

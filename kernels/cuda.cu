@@ -10,6 +10,7 @@
 // Batch sizes that get a graph of their own; a batch in between is filled up with whatever the
 // buffers hold. 28, 56, 112 and 224 images of 50 tokens fill the 132 multiprocessors of an H200 in
 // whole waves of 128 x 128 tiles.
+enum { LARGEST_SPIN = 8 };
 static const int buckets[] = {1, 2, 4, 8, 16, 28, 32, 56, 64, 84, 112, 128, 168, 224, 256};
 
 enum status cuda_failed(cudaError_t error, const char *call)
@@ -39,9 +40,8 @@ static struct cuda_backend *cuda(struct backend *backend)
 
 // ---- memory -------------------------------------------------------------------------------------
 
-static enum status cuda_alloc(struct backend *backend, size_t bytes, void **memory)
+static enum status cuda_alloc(struct backend *, size_t bytes, void **memory)
 {
-    TRY_CUDA(cudaSetDevice(cuda(backend)->device));
     *memory = nullptr;
     cudaError_t error = cudaMalloc(memory, bytes);
     if (error != cudaErrorMemoryAllocation) {
@@ -55,23 +55,20 @@ static enum status cuda_alloc(struct backend *backend, size_t bytes, void **memo
                        bytes >> 20, available >> 20, total >> 20);
 }
 
-static void cuda_free(struct backend *backend, void *memory)
+static void cuda_free(struct backend *, void *memory)
 {
-    cudaSetDevice(cuda(backend)->device);
     cudaFree(memory);
 }
 
-static enum status cuda_alloc_host(struct backend *backend, size_t bytes, void **memory)
+static enum status cuda_alloc_host(struct backend *, size_t bytes, void **memory)
 {
-    TRY_CUDA(cudaSetDevice(cuda(backend)->device));
     *memory = nullptr;
     TRY_CUDA(cudaHostAlloc(memory, bytes, cudaHostAllocPortable));
     return STATUS_OK;
 }
 
-static void cuda_free_host(struct backend *backend, void *memory)
+static void cuda_free_host(struct backend *, void *memory)
 {
-    cudaSetDevice(cuda(backend)->device);
     cudaFreeHost(memory);
 }
 
@@ -84,12 +81,18 @@ static size_t value_bytes(const struct backend *backend)
 
 static void convert(const struct cuda_types *types, const float *values, size_t count, void *out)
 {
-    if (types->activation == CUDA_R_32F)
+    switch (types->activation) {
+    case CUDA_R_16BF:
+        for (size_t i = 0; i < count; i++)
+            static_cast<__nv_bfloat16 *>(out)[i] = __float2bfloat16_rn(values[i]);
+        break;
+    case CUDA_R_16F:
+        for (size_t i = 0; i < count; i++)
+            static_cast<__half *>(out)[i] = __float2half_rn(values[i]);
+        break;
+    default:
         memcpy(out, values, count * sizeof *values);
-    for (size_t i = 0; i < count && types->activation == CUDA_R_16BF; i++)
-        static_cast<__nv_bfloat16 *>(out)[i] = __float2bfloat16_rn(values[i]);
-    for (size_t i = 0; i < count && types->activation == CUDA_R_16F; i++)
-        static_cast<__half *>(out)[i] = __float2half_rn(values[i]);
+    }
 }
 
 // Rows of the patch embedding are as long as those of the patches.
@@ -121,8 +124,10 @@ static enum status cuda_pack(struct backend *backend, enum weight_kind kind, int
         for (size_t n = 0; n < size_t(N); n++)
             convert(types, values + n * K, K, host.data() + n * columns * value);
     }
-    TRY_CUDA(cudaSetDevice(cuda(backend)->device));
     TRY_CUDA(cudaMemcpy(packed, host.data(), bytes, cudaMemcpyHostToDevice));
+    // A copy of pageable memory may return before it has arrived, and the streams of the ops do not
+    // wait for the one that it runs on.
+    TRY_CUDA(cudaStreamSynchronize(cudaStreamLegacy));
     return STATUS_OK;
 }
 
@@ -147,14 +152,13 @@ static void cuda_round(struct backend *backend, enum weight_kind kind, int N, in
 
 static void cuda_stream_free(struct stream *base)
 {
-    if (!base)
-        return;
     struct cuda_stream *stream = cuda(base);
-    cudaSetDevice(cuda(base->backend)->device);
     for (auto &recorded : stream->recorded)
         if (recorded.graph)
             cudaGraphExecDestroy(recorded.graph);
     matmul_plans_free(stream->plans);
+    if (stream->done)
+        cudaEventDestroy(stream->done);
     if (stream->stream)
         cudaStreamDestroy(stream->stream);
     free(stream);
@@ -162,8 +166,9 @@ static void cuda_stream_free(struct stream *base)
 
 static enum status open_stream(struct cuda_stream *stream)
 {
-    TRY_CUDA(cudaSetDevice(backend_of(&stream->base)->device));
     TRY_CUDA(cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking));
+    TRY_CUDA(
+        cudaEventCreateWithFlags(&stream->done, cudaEventBlockingSync | cudaEventDisableTiming));
     return matmul_plans_create(stream);
 }
 
@@ -195,9 +200,17 @@ static enum status cuda_download(struct stream *stream, void *host, const void *
     return STATUS_OK;
 }
 
-static enum status cuda_sync(struct stream *stream)
+// Spins while a small batch runs, for the shortest delay. A large one is waited for asleep: it
+// takes longer than waking up, and the cores have pictures to decode.
+static enum status cuda_sync(struct stream *base)
 {
-    TRY_CUDA(cudaStreamSynchronize(cuda(stream)->stream));
+    struct cuda_stream *stream = cuda(base);
+    if (stream->batch <= LARGEST_SPIN) {
+        TRY_CUDA(cudaStreamSynchronize(stream->stream));
+    } else {
+        TRY_CUDA(cudaEventRecord(stream->done, stream->stream));
+        TRY_CUDA(cudaEventSynchronize(stream->done));
+    }
     return STATUS_OK;
 }
 
@@ -235,7 +248,7 @@ static enum status cuda_run(struct stream *base, int batch, int max_batch, forwa
 {
     struct cuda_stream *stream = cuda(base);
     int bucket = bucket_of(batch, max_batch);
-    TRY_CUDA(cudaSetDevice(backend_of(base)->device));
+    stream->batch = bucket;
     for (auto &recorded : stream->recorded) {
         if (recorded.batch == 0) {
             TRY(record(stream, bucket, forward, context, &recorded.graph));
@@ -269,25 +282,25 @@ static void cuda_destroy(struct backend *backend)
 }
 
 static const struct backend_ops cuda_ops = {
-    .alloc = cuda_alloc,
-    .free = cuda_free,
-    .alloc_host = cuda_alloc_host,
-    .free_host = cuda_free_host,
+    .alloc = enter<cuda_alloc>,
+    .free = enter<cuda_free>,
+    .alloc_host = enter<cuda_alloc_host>,
+    .free_host = enter<cuda_free_host>,
     .packed_bytes = cuda_packed_bytes,
-    .pack = cuda_pack,
+    .pack = enter<cuda_pack>,
     .round = cuda_round,
-    .stream_create = cuda_stream_create,
-    .stream_free = cuda_stream_free,
-    .upload = cuda_upload,
-    .download = cuda_download,
-    .embed = embed_cuda,
-    .layernorm = layernorm_cuda,
-    .linear = linear_cuda,
-    .attention = attention_cuda,
-    .run = cuda_run,
-    .warm_up = cuda_warm_up,
-    .sync = cuda_sync,
-    .peak = peak_cuda,
+    .stream_create = enter<cuda_stream_create>,
+    .stream_free = enter<cuda_stream_free>,
+    .upload = enter<cuda_upload>,
+    .download = enter<cuda_download>,
+    .embed = enter<embed_cuda>,
+    .layernorm = enter<layernorm_cuda>,
+    .linear = enter<linear_cuda>,
+    .attention = enter<attention_cuda>,
+    .run = enter<cuda_run>,
+    .warm_up = enter<cuda_warm_up>,
+    .sync = enter<cuda_sync>,
+    .peak = enter<peak_cuda>,
     .destroy = cuda_destroy,
 };
 
@@ -355,7 +368,8 @@ backend_cuda_create(int device, enum precision precision, struct backend **out)
     if (status == STATUS_OK)
         status = choose_precision(cuda, precision);
     if (status == STATUS_OK)
-        status = tuning_open(cuda, cublasLtGetVersion(), &cuda->tuning);
+        status = without_exceptions(
+            [=] { return tuning_open(cuda, cublasLtGetVersion(), &cuda->tuning); });
     if (status != STATUS_OK) {
         cuda_destroy(&cuda->base);
         return status;

@@ -28,7 +28,6 @@ static __device__ __forceinline__ uint32_t shared_address(const void *p)
 //   16-bit, k16: a[0..3] = pairs A[g][2t], A[g+8][2t], A[g][2t+8], A[g+8][2t+8] (and the next k)
 //                b0, b1  = pairs B[2t][g], B[2t+8][g]
 //   16-bit, k8:  a[0..1] = pairs A[g][2t], A[g+8][2t]; b = pair B[2t][g]
-//   tf32, k8:    a[0..3] = A[g][t], A[g+8][t], A[g][t+4], A[g+8][t+4]; b0, b1 = B[t][g], B[t+4][g]
 static __device__ __forceinline__ void mma_m16n8k8_fp16(float (&d)[4], const uint32_t (&a)[2],
                                                         uint32_t b)
 {
@@ -73,34 +72,9 @@ __device__ __forceinline__ void mma_m16n8k16<__nv_bfloat16>(float (&d)[4], const
 #endif
 }
 
-// Of a and b only the upper 19 bits count: round them with float_to_tf32 first.
-static __device__ __forceinline__ void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4],
-                                                        uint32_t b0, uint32_t b1)
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, "
-                 "%6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-    __trap();
-#endif
-}
-
-static __device__ __forceinline__ uint32_t float_to_tf32(float x)
-{
-#if __CUDA_ARCH__ >= 800
-    uint32_t bits;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-    return bits;
-#else
-    return __float_as_uint(x);
-#endif
-}
-
 // Loads 8x8 matrices of 16-bit values from shared memory: lane i gives the address of row i % 8 of
 // matrix i / 8 (16 bytes, 16-byte aligned); register j of a lane gets the pair [g][2t] of matrix j,
-// with _trans the pair [2t][g]. x2 takes the addresses of lanes 0..15, but all must be valid.
+// with _trans the pair [2t][g].
 static __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -113,22 +87,6 @@ static __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-
-static __device__ __forceinline__ void ldmatrix_x2(uint32_t (&r)[2], const void *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-
-static __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void *row)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
                  : "r"(shared_address(row))
                  : "memory");
 }
@@ -147,17 +105,6 @@ static __device__ __forceinline__ void cp_async_16_or_zero(void *shared, const v
 #else
     uint4 zero = {0, 0, 0, 0};
     *static_cast<uint4 *>(shared) = valid ? *static_cast<const uint4 *>(global) : zero;
-#endif
-}
-
-static __device__ __forceinline__ void cp_async_16(void *shared, const void *global)
-{
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)),
-                 "l"(__cvta_generic_to_global(global))
-                 : "memory");
-#else
-    *static_cast<uint4 *>(shared) = *static_cast<const uint4 *>(global);
 #endif
 }
 
@@ -181,22 +128,6 @@ static __device__ __forceinline__ float exp2_approx(float x)
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
-}
-
-// Programmatic dependent launch: grid_wait() comes before the first access to anything that the
-// kernel before in the stream wrote (or still reads, for a write).
-static __device__ __forceinline__ void grid_wait()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-static __device__ __forceinline__ void grid_launch_dependents()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
 }
 
 #endif // __CUDACC__

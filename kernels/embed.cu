@@ -1,18 +1,21 @@
 // The patch embedding, in two steps: a kernel that gathers
-//   patches (B, N, columns) = the P*P*3 bytes of each patch as activations, then zeros
-//   x (B, T, C)             = position, plus the class token in row 0
-// and one matrix product per image, x += patches . weight^T + bias, over the rows of the patches.
+//   patches (B, T, columns) = zeros for the class token, then the P*P*3 bytes of each patch as
+//                             activations, and zeros up to `columns`
+//   x (B, T, C)             = position, and in row 0 class token + position - bias
+// and one matrix product over all rows, x += patches . weight^T + bias. The class token's row of
+// zeros costs 1 / T of it, but keeps it one plain product, however many images there are.
 //
 // Bytes are exact in every activation type. A block takes one token of one image; consecutive
 // threads take consecutive groups of eight columns, so that every store is one of 16 or 32 bytes.
-// Bound by device memory: 3 bytes read and 2 to 4 written per pixel and channel.
+// Bound by device memory (a prediction): 3 bytes read and 2 to 4 written per pixel and channel.
 
 #include "cuda_backend.cuh"
 
 enum { EMBED_THREADS = 128 };
 
 template <class T>
-static __device__ void gather_patch(T *out, const uint8_t *image, int n, int S, int P)
+static __device__ void gather_patch(T *__restrict__ out, const uint8_t *__restrict__ image, int n,
+                                    int S, int P)
 {
     int side = S / P, row_bytes = P * 3, count = P * row_bytes, columns = EMBED_COLUMNS(P);
     const uint8_t *corner = image + (int64_t(n / side) * P * S + n % side * P) * 3;
@@ -31,55 +34,47 @@ static __device__ void gather_patch(T *out, const uint8_t *image, int n, int S, 
 
 template <class T>
 static __global__ void __launch_bounds__(EMBED_THREADS)
-    embed_kernel(float *x, T *patches, const uint8_t *pixels, const float *class_token,
-                 const float *position, int S, int P, int C)
+    embed_kernel(float *__restrict__ x, T *__restrict__ patches, const uint8_t *__restrict__ pixels,
+                 const float *__restrict__ class_token, const float *__restrict__ position,
+                 const float *__restrict__ bias, int S, int P, int C)
 {
-    int t = blockIdx.x, b = blockIdx.y, T_ = gridDim.x;
-    float *row = x + (int64_t(b) * T_ + t) * C;
+    int t = blockIdx.x, b = blockIdx.y, columns = EMBED_COLUMNS(P);
+    int64_t token = int64_t(b) * gridDim.x + t;
     for (int c = threadIdx.x; c < C; c += EMBED_THREADS)
-        row[c] = position[int64_t(t) * C + c] + (t == 0 ? class_token[c] : 0.0f);
+        x[token * C + c] =
+            position[int64_t(t) * C + c] + (t == 0 ? class_token[c] - bias[c] : 0.0f);
     if (t > 0)
-        gather_patch(patches + (int64_t(b) * (T_ - 1) + t - 1) * EMBED_COLUMNS(P),
-                     pixels + int64_t(b) * S * S * 3, t - 1, S, P);
+        gather_patch(patches + token * columns, pixels + int64_t(b) * S * S * 3, t - 1, S, P);
+    for (int i = threadIdx.x; t == 0 && i < columns; i += EMBED_THREADS)
+        patches[i + token * columns] = T(0.0f);
+}
+
+static int tokens_of(const struct embed_args *args)
+{
+    int side = args->S / args->P;
+    return side * side + 1;
 }
 
 template <class T> static enum status launch(struct stream *stream, const struct embed_args *args)
 {
-    int side = args->S / args->P, tokens = side * side + 1;
-    return cuda_launch(reinterpret_cast<struct cuda_stream *>(stream), dim3(tokens, args->B),
-                       dim3(EMBED_THREADS), 0, embed_kernel<T>, args->x,
-                       static_cast<T *>(args->patches), args->pixels, args->class_token,
-                       args->position, args->S, args->P, args->C);
-}
-
-static enum status gather(struct stream *stream, const struct embed_args *args)
-{
-    switch (backend_of(stream)->types.activation) {
-    case CUDA_R_16BF:
-        return launch<__nv_bfloat16>(stream, args);
-    case CUDA_R_16F:
-        return launch<__half>(stream, args);
-    default:
-        return launch<float>(stream, args);
-    }
+    return cuda_launch(stream, dim3(tokens_of(args), args->B), dim3(EMBED_THREADS), 0,
+                       embed_kernel<T>, args->x, static_cast<T *>(args->patches), args->pixels,
+                       args->class_token, args->position, args->bias, args->S, args->P, args->C);
 }
 
 enum status embed_cuda(struct stream *stream, const struct embed_args *args)
 {
-    int side = args->S / args->P, N = side * side, columns = EMBED_COLUMNS(args->P);
-    TRY(gather(stream, args));
+    TRY(with_activation_type(stream,
+                             [=](auto value) { return launch<decltype(value)>(stream, args); }));
     struct matmul matmul = {};
     matmul.kind = LINEAR_RESIDUAL;
-    matmul.out = args->x + args->C; // past the class token of the first image
+    matmul.out = args->x;
     matmul.in = args->patches;
     matmul.weight = args->weight;
     matmul.bias = args->bias;
     matmul.out_stride = args->C;
-    matmul.M = N;
+    matmul.M = args->B * tokens_of(args);
     matmul.N = args->C;
-    matmul.K = columns;
-    matmul.batch = args->B;
-    matmul.in_distance = int64_t(N) * columns;
-    matmul.out_distance = int64_t(N + 1) * args->C;
-    return matmul_cuda(reinterpret_cast<struct cuda_stream *>(stream), &matmul);
+    matmul.K = EMBED_COLUMNS(args->P);
+    return matmul_cuda(stream, &matmul);
 }

@@ -11,7 +11,8 @@ enum { LAYERNORM_WARPS = 4 }; // rows of a block: small, so that few rows still 
 
 template <class T>
 static __global__ void __launch_bounds__(LAYERNORM_WARPS * 32)
-    layernorm_kernel(T *out, const float *x, const float *weight, const float *bias,
+    layernorm_kernel(T *__restrict__ out, const float *__restrict__ x,
+                     const float *__restrict__ weight, const float *__restrict__ bias,
                      int64_t x_stride, int rows, int C, float epsilon)
 {
     int row = blockIdx.x * LAYERNORM_WARPS + threadIdx.x / 32;
@@ -45,20 +46,13 @@ template <class T>
 static enum status launch(struct stream *stream, const struct layernorm_args *args)
 {
     int blocks = (args->rows + LAYERNORM_WARPS - 1) / LAYERNORM_WARPS;
-    return cuda_launch(reinterpret_cast<struct cuda_stream *>(stream), dim3(blocks),
-                       dim3(LAYERNORM_WARPS * 32), 0, layernorm_kernel<T>,
+    return cuda_launch(stream, dim3(blocks), dim3(LAYERNORM_WARPS * 32), 0, layernorm_kernel<T>,
                        static_cast<T *>(args->out), args->x, args->weight, args->bias,
                        args->x_stride, args->rows, args->C, args->epsilon);
 }
 
 enum status layernorm_cuda(struct stream *stream, const struct layernorm_args *args)
 {
-    switch (backend_of(stream)->types.activation) {
-    case CUDA_R_16BF:
-        return launch<__nv_bfloat16>(stream, args);
-    case CUDA_R_16F:
-        return launch<__half>(stream, args);
-    default:
-        return launch<float>(stream, args);
-    }
+    return with_activation_type(stream,
+                                [=](auto value) { return launch<decltype(value)>(stream, args); });
 }

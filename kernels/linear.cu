@@ -73,29 +73,13 @@ static struct tuning_key key_of(const struct cuda_types *types, const struct mat
 {
     struct tuning_key key = {};
     key.out_stride = m->out_stride;
-    key.in_distance = m->in_distance;
-    key.out_distance = m->out_distance;
     key.kind = m->kind == LINEAR_GELU ? LINEAR_BIAS : m->kind;
     key.type = types->activation;
     key.compute = types->compute;
     key.M = m->M;
     key.N = m->N;
     key.K = m->K;
-    key.batch = m->batch;
     return key;
-}
-
-static enum status matrix(cublasLtMatrixLayout_t *layout, cudaDataType_t type, int64_t rows,
-                          int64_t columns, int64_t stride, int batch, int64_t distance)
-{
-    TRY_CUBLAS(cublasLtMatrixLayoutCreate(layout, type, rows, columns, stride));
-    if (batch == 1)
-        return STATUS_OK;
-    TRY_CUBLAS(cublasLtMatrixLayoutSetAttribute(*layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch,
-                                                sizeof batch));
-    TRY_CUBLAS(cublasLtMatrixLayoutSetAttribute(
-        *layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &distance, sizeof distance));
-    return STATUS_OK;
 }
 
 static enum status describe(const struct cuda_types *types, const struct tuning_key *key,
@@ -111,9 +95,11 @@ static enum status describe(const struct cuda_types *types, const struct tuning_
                                               &epilogue, sizeof epilogue));
     TRY_CUBLAS(cublasLtMatmulDescSetAttribute(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
                                               &out, sizeof out));
-    TRY(matrix(&plan->weight, types->activation, key->K, key->N, key->K, key->batch, 0));
-    TRY(matrix(&plan->in, types->activation, key->K, key->M, key->K, key->batch, key->in_distance));
-    return matrix(&plan->out, out, key->N, key->M, key->out_stride, key->batch, key->out_distance);
+    TRY_CUBLAS(
+        cublasLtMatrixLayoutCreate(&plan->weight, types->activation, key->K, key->N, key->K));
+    TRY_CUBLAS(cublasLtMatrixLayoutCreate(&plan->in, types->activation, key->K, key->M, key->K));
+    TRY_CUBLAS(cublasLtMatrixLayoutCreate(&plan->out, out, key->N, key->M, key->out_stride));
+    return STATUS_OK;
 }
 
 // The bias in the type of out; the heuristic asks for it too, it looks at its alignment.
@@ -127,16 +113,21 @@ static enum status set_bias(const struct plan *plan, const struct matmul *m)
     return STATUS_OK;
 }
 
-static enum status execute(struct cuda_stream *stream, const struct plan *plan,
-                           const struct matmul *m)
+static cublasStatus_t multiply(struct cuda_stream *stream, const struct plan *plan,
+                               const struct matmul *m)
 {
     struct matmul_plans *plans = stream->plans;
     float alpha = 1.0f, beta = m->kind == LINEAR_RESIDUAL ? 1.0f : 0.0f;
-    TRY(set_bias(plan, m));
-    TRY_CUBLAS(cublasLtMatmul(plans->handle, plan->operation, &alpha, m->weight, plan->weight,
-                              m->in, plan->in, &beta, m->out, plan->out, m->out, plan->out,
-                              &plan->algo, plans->workspace, WORKSPACE_BYTES, stream->stream));
-    return STATUS_OK;
+    return cublasLtMatmul(plans->handle, plan->operation, &alpha, m->weight, plan->weight, m->in,
+                          plan->in, &beta, m->out, plan->out, m->out, plan->out, &plan->algo,
+                          plans->workspace, WORKSPACE_BYTES, stream->stream);
+}
+
+static enum status no_algorithm(const struct tuning_key *key)
+{
+    return status_fail(STATUS_UNSUPPORTED_DEVICE,
+                       "cuBLASLt has no algorithm for a product of %d x %d x %d", key->M, key->N,
+                       key->K);
 }
 
 static enum status find_candidates(struct cuda_stream *stream, const struct plan *plan,
@@ -159,65 +150,78 @@ static enum status find_candidates(struct cuda_stream *stream, const struct plan
                                                plan->in, plan->out, plan->out, preference,
                                                CANDIDATES, results, count);
     cublasLtMatmulPreferenceDestroy(preference);
-    if (error == CUBLAS_STATUS_NOT_SUPPORTED || (error == CUBLAS_STATUS_SUCCESS && *count == 0))
-        return status_fail(STATUS_UNSUPPORTED_DEVICE,
-                           "cuBLASLt has no algorithm for a product of %d x %d x %d", plan->key.M,
-                           plan->key.N, plan->key.K);
+    if (error == CUBLAS_STATUS_NOT_SUPPORTED)
+        return no_algorithm(&plan->key);
     return error == CUBLAS_STATUS_SUCCESS ? STATUS_OK
                                           : cublas_failed(error, "cublasLtMatmulAlgoGetHeuristic");
 }
 
-// What one product writes, from the first value to the last.
-static size_t out_bytes(const struct matmul *m)
+// Where candidates are tried: on an output of their own, since the real one may be a sum in the
+// making, with what empties the second-level cache between two runs.
+struct trial {
+    struct matmul matmul;
+    device_memory out, flush;
+    size_t flush_bytes;
+    event start, end;
+};
+
+static enum status prepare(struct cuda_stream *stream, const struct matmul *m, struct trial *trial)
 {
-    return sizeof(float) * ((m->batch - 1) * m->out_distance + (m->M - 1) * m->out_stride + m->N);
+    size_t value = is_fp32_out(m->kind) ? sizeof(float) : stream->base.backend->activation_bytes;
+    size_t out_bytes = value * ((m->M - 1) * m->out_stride + m->N);
+    trial->flush_bytes = 2 * backend_of(&stream->base)->l2_bytes;
+    TRY_CUDA(cudaEventCreate(&trial->start.handle));
+    TRY_CUDA(cudaEventCreate(&trial->end.handle));
+    TRY_CUDA(cudaMalloc(&trial->flush.bytes, trial->flush_bytes));
+    TRY_CUDA(cudaMalloc(&trial->out.bytes, out_bytes));
+    TRY_CUDA(cudaMemsetAsync(trial->out.bytes, 0, out_bytes, stream->stream));
+    trial->matmul = *m;
+    trial->matmul.out = trial->out.bytes;
+    return STATUS_OK;
 }
 
-// Median time of the plan's algorithm on cold caches.
+// Median time of the plan's algorithm on cold caches; infinite if the library refuses to run it,
+// as it does with some of those that it recommends.
 static enum status time_plan(struct cuda_stream *stream, const struct plan *plan,
-                             const struct matmul *m, void *flush, size_t flush_bytes, float *ms)
+                             struct trial *trial, float *ms)
 {
     float times[TIMED_RUNS];
-    cudaEvent_t start = nullptr, end = nullptr;
-    TRY_CUDA(cudaEventCreate(&start));
-    TRY_CUDA(cudaEventCreate(&end));
+    *ms = INFINITY;
     for (float &time : times) {
-        TRY_CUDA(cudaMemsetAsync(flush, 0, flush_bytes, stream->stream));
-        TRY_CUDA(cudaEventRecord(start, stream->stream));
-        TRY(execute(stream, plan, m));
-        TRY_CUDA(cudaEventRecord(end, stream->stream));
-        TRY_CUDA(cudaEventSynchronize(end));
-        TRY_CUDA(cudaEventElapsedTime(&time, start, end));
+        TRY_CUDA(cudaMemsetAsync(trial->flush.bytes, 0, trial->flush_bytes, stream->stream));
+        TRY_CUDA(cudaEventRecord(trial->start.handle, stream->stream));
+        if (multiply(stream, plan, &trial->matmul) != CUBLAS_STATUS_SUCCESS)
+            return STATUS_OK;
+        TRY_CUDA(cudaEventRecord(trial->end.handle, stream->stream));
+        TRY_CUDA(cudaEventSynchronize(trial->end.handle));
+        TRY_CUDA(cudaEventElapsedTime(&time, trial->start.handle, trial->end.handle));
     }
-    TRY_CUDA(cudaEventDestroy(start));
-    TRY_CUDA(cudaEventDestroy(end));
     std::sort(times, times + TIMED_RUNS);
     *ms = times[TIMED_RUNS / 2];
     return STATUS_OK;
 }
 
-// Times the candidates, on an output of their own: the real one may be a sum in the making.
+// Times the candidates and takes the fastest. Of a result whose state is not success, no other
+// field is defined (cublasLt.h).
 static enum status choose(struct cuda_stream *stream, struct plan *plan, const struct matmul *m,
                           const cublasLtMatmulHeuristicResult_t *results, int count)
 {
-    size_t flush_bytes = 2 * backend_of(&stream->base)->l2_bytes;
-    struct matmul trial = *m;
-    void *flush = nullptr;
+    struct trial trial = {};
     float best = INFINITY;
-    int chosen = 0;
-    TRY_CUDA(cudaMalloc(&flush, flush_bytes));
-    TRY_CUDA(cudaMalloc(&trial.out, out_bytes(m)));
-    TRY_CUDA(cudaMemsetAsync(trial.out, 0, out_bytes(m), stream->stream));
+    int chosen = -1;
+    TRY(prepare(stream, m, &trial));
     for (int i = 0; i < count; i++) {
-        float ms = INFINITY;
+        if (results[i].state != CUBLAS_STATUS_SUCCESS)
+            continue;
+        float ms;
         plan->algo = results[i].algo;
-        TRY(time_plan(stream, plan, &trial, flush, flush_bytes, &ms));
+        TRY(time_plan(stream, plan, &trial, &ms));
         if (ms < best)
             best = ms, chosen = i;
     }
+    if (chosen < 0)
+        return no_algorithm(&plan->key);
     plan->algo = results[chosen].algo;
-    TRY_CUDA(cudaFree(trial.out));
-    TRY_CUDA(cudaFree(flush));
     return STATUS_OK;
 }
 
@@ -240,9 +244,7 @@ static enum status compile(struct cuda_stream *stream, struct plan *plan, const 
     cublasLtMatmulHeuristicResult_t results[CANDIDATES];
     int count = 0;
     TRY(find_candidates(stream, plan, results, &count));
-    plan->algo = results[0].algo;
-    if (count > 1)
-        TRY(choose(stream, plan, m, results, count));
+    TRY(choose(stream, plan, m, results, count));
     tuning_keep(tuning, &plan->key, &plan->algo);
     return STATUS_OK;
 }
@@ -276,9 +278,10 @@ static __device__ float gelu(float x)
     return 0.5f * x * (1.0f + erff(x * 0.70710678f)); // x / sqrt 2
 }
 
-// x = gelu(x), in place; eight values a thread. Bound by one read and one write
-// of x, which for the batches that matter is in the second-level cache.
-template <class T> static __global__ void __launch_bounds__(256) gelu_kernel(T *x, int64_t count)
+// x = gelu(x), in place; eight values a thread. Bound (a prediction) by one read and one write of
+// x, which for the batches that matter is in the second-level cache.
+template <class T>
+static __global__ void __launch_bounds__(256) gelu_kernel(T *__restrict__ x, int64_t count)
 {
     int64_t first = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * 8;
     if (first + 8 <= count) {
@@ -294,31 +297,23 @@ template <class T> static __global__ void __launch_bounds__(256) gelu_kernel(T *
     }
 }
 
-template <class T>
-static enum status launch_gelu(struct cuda_stream *stream, void *x, int64_t count)
+static enum status apply_gelu(struct stream *stream, void *x, int64_t count)
 {
-    int64_t threads = (count + 7) / 8;
-    return cuda_launch(stream, dim3(unsigned((threads + 255) / 256)), dim3(256), 0, gelu_kernel<T>,
-                       static_cast<T *>(x), count);
+    int64_t blocks = (count + 8 * 256 - 1) / (8 * 256);
+    return with_activation_type(stream, [=](auto value) {
+        using T = decltype(value);
+        return cuda_launch(stream, dim3(unsigned(blocks)), dim3(256), 0, gelu_kernel<T>,
+                           static_cast<T *>(x), count);
+    });
 }
 
-static enum status apply_gelu(struct cuda_stream *stream, void *x, int64_t count)
+enum status matmul_cuda(struct stream *stream, const struct matmul *m)
 {
-    switch (backend_of(&stream->base)->types.activation) {
-    case CUDA_R_16BF:
-        return launch_gelu<__nv_bfloat16>(stream, x, count);
-    case CUDA_R_16F:
-        return launch_gelu<__half>(stream, x, count);
-    default:
-        return launch_gelu<float>(stream, x, count);
-    }
-}
-
-enum status matmul_cuda(struct cuda_stream *stream, const struct matmul *m)
-{
+    struct cuda_stream *cuda = reinterpret_cast<struct cuda_stream *>(stream);
     const struct plan *plan = nullptr;
-    TRY(find_plan(stream, m, &plan));
-    TRY(execute(stream, plan, m));
+    TRY(find_plan(cuda, m, &plan));
+    TRY(set_bias(plan, m));
+    TRY_CUBLAS(multiply(cuda, plan, m));
     return m->kind == LINEAR_GELU ? apply_gelu(stream, m->out, int64_t(m->M) * m->N) : STATUS_OK;
 }
 
@@ -334,6 +329,5 @@ enum status linear_cuda(struct stream *stream, const struct linear_args *args)
     matmul.M = args->B * args->rows;
     matmul.N = args->N;
     matmul.K = args->K;
-    matmul.batch = 1;
-    return matmul_cuda(reinterpret_cast<struct cuda_stream *>(stream), &matmul);
+    return matmul_cuda(stream, &matmul);
 }

@@ -6,61 +6,55 @@
 
 enum { PEAK_SIDE = 8192, PEAK_RUNS = 10 };
 
-static enum status time_peak(struct cuda_stream *stream, const struct matmul *m, float *ms)
+static enum status time_peak(struct stream *base, const struct matmul *m, float *ms)
 {
-    cudaEvent_t start, end;
-    TRY_CUDA(cudaEventCreate(&start));
-    TRY_CUDA(cudaEventCreate(&end));
+    cudaStream_t stream = reinterpret_cast<struct cuda_stream *>(base)->stream;
+    event start, end;
+    TRY_CUDA(cudaEventCreate(&start.handle));
+    TRY_CUDA(cudaEventCreate(&end.handle));
     for (int i = -2; i < PEAK_RUNS; i++) { // the first two warm up
         if (i == 0)
-            TRY_CUDA(cudaEventRecord(start, stream->stream));
-        TRY(matmul_cuda(stream, m));
+            TRY_CUDA(cudaEventRecord(start.handle, stream));
+        TRY(matmul_cuda(base, m));
     }
-    TRY_CUDA(cudaEventRecord(end, stream->stream));
-    TRY_CUDA(cudaEventSynchronize(end));
-    TRY_CUDA(cudaEventElapsedTime(ms, start, end));
-    TRY_CUDA(cudaEventDestroy(start));
-    TRY_CUDA(cudaEventDestroy(end));
+    TRY_CUDA(cudaEventRecord(end.handle, stream));
+    TRY_CUDA(cudaEventSynchronize(end.handle));
+    TRY_CUDA(cudaEventElapsedTime(ms, start.handle, end.handle));
     return STATUS_OK;
 }
 
-// One large product of random values (a GPU runs faster on zeros).
-enum status peak_cuda(struct stream *base, double *flops)
+// Packs random values (a GPU runs faster on zeros) as a weight (N, K).
+static enum status make_weight(struct backend *backend, enum weight_kind kind, int N, int K,
+                               const std::vector<float> &values, device_memory *weight)
 {
-    struct cuda_stream *stream = reinterpret_cast<struct cuda_stream *>(base);
-    struct backend *backend = base->backend;
-    size_t count = size_t(PEAK_SIDE) * PEAK_SIDE, bytes = count * backend->activation_bytes;
+    size_t bytes;
+    TRY(backend->ops->packed_bytes(backend, kind, N, K, &bytes));
+    TRY_CUDA(cudaMalloc(&weight->bytes, bytes));
+    return backend->ops->pack(backend, kind, N, K, values.data(), weight->bytes);
+}
+
+enum status peak_cuda(struct stream *stream, double *flops)
+{
+    struct backend *backend = stream->backend;
+    size_t count = size_t(PEAK_SIDE) * PEAK_SIDE;
     std::vector<float> values(count);
     uint32_t random = 1;
     for (float &value : values)
         value = float(int32_t(random = random * 1664525u + 1013904223u)) * 0x1p-31f;
-    void *weight = nullptr, *in = nullptr, *out = nullptr, *bias = nullptr;
-    enum status status = backend->ops->alloc(backend, bytes, &weight);
-    if (status == STATUS_OK)
-        status = backend->ops->alloc(backend, bytes, &in);
-    if (status == STATUS_OK)
-        status = backend->ops->alloc(backend, bytes, &out);
-    if (status == STATUS_OK)
-        status = backend->ops->alloc(backend, 2 * PEAK_SIDE * sizeof(float), &bias);
-    for (void *matrix : {weight, in})
-        if (status == STATUS_OK)
-            status = backend->ops->pack(backend, WEIGHT_LINEAR, PEAK_SIDE, PEAK_SIDE, values.data(),
-                                        matrix);
-    if (status == STATUS_OK)
-        status = backend->ops->pack(backend, WEIGHT_VECTOR, PEAK_SIDE, 1, values.data(), bias);
+    device_memory weight, in, out, bias;
+    TRY(make_weight(backend, WEIGHT_LINEAR, PEAK_SIDE, PEAK_SIDE, values, &weight));
+    TRY(make_weight(backend, WEIGHT_LINEAR, PEAK_SIDE, PEAK_SIDE, values, &in));
+    TRY(make_weight(backend, WEIGHT_VECTOR, PEAK_SIDE, 1, values, &bias));
+    TRY_CUDA(cudaMalloc(&out.bytes, count * backend->activation_bytes));
     struct matmul matmul = {};
     matmul.kind = LINEAR_BIAS;
-    matmul.out = out;
-    matmul.in = in;
-    matmul.weight = weight;
-    matmul.bias = static_cast<const float *>(bias);
+    matmul.out = out.bytes;
+    matmul.in = in.bytes;
+    matmul.weight = weight.bytes;
+    matmul.bias = static_cast<const float *>(bias.bytes);
     matmul.out_stride = matmul.M = matmul.N = matmul.K = PEAK_SIDE;
-    matmul.batch = 1;
     float ms = 0.0f;
-    if (status == STATUS_OK)
-        status = time_peak(stream, &matmul, &ms);
+    TRY(time_peak(stream, &matmul, &ms));
     *flops = 2.0 * PEAK_SIDE * count * PEAK_RUNS / (ms * 1e-3);
-    for (void *memory : {weight, in, out, bias})
-        backend->ops->free(backend, memory);
-    return status;
+    return STATUS_OK;
 }

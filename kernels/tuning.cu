@@ -21,7 +21,7 @@ struct tuning {
     bool changed;
 };
 
-static const char magic[] = "vitserve tuning 1\n";
+static const char magic[] = "vitserve tuning 2\n";
 
 // Only letters, digits and dashes: the name of a GPU has blanks.
 static std::string file_name(const struct cuda_backend *backend, size_t version)
@@ -68,22 +68,32 @@ enum status tuning_open(const struct cuda_backend *backend, size_t version, stru
     return STATUS_OK;
 }
 
+static struct record *find(struct tuning *tuning, const struct tuning_key *key)
+{
+    for (struct record &record : tuning->records)
+        if (memcmp(&record.key, key, sizeof *key) == 0)
+            return &record;
+    return nullptr;
+}
+
 bool tuning_find(struct tuning *tuning, const struct tuning_key *key, cublasLtMatmulAlgo_t *algo)
 {
     std::lock_guard<std::mutex> lock(tuning->mutex);
-    for (const struct record &record : tuning->records)
-        if (memcmp(&record.key, key, sizeof *key) == 0) {
-            *algo = record.algo;
-            return true;
-        }
-    return false;
+    const struct record *record = find(tuning, key);
+    if (record)
+        *algo = record->algo;
+    return record;
 }
 
 void tuning_keep(struct tuning *tuning, const struct tuning_key *key,
                  const cublasLtMatmulAlgo_t *algo)
 {
     std::lock_guard<std::mutex> lock(tuning->mutex);
-    tuning->records.push_back({*key, *algo});
+    struct record *record = find(tuning, key);
+    if (record)
+        record->algo = *algo;
+    else
+        tuning->records.push_back({*key, *algo});
     tuning->changed = true;
 }
 

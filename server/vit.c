@@ -2,10 +2,7 @@
 #include "clock.h"
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdlib.h>
-
-#define COUNT(array) (sizeof(array) / sizeof *(array))
 
 struct vit_run {
     struct backend *backend;
@@ -14,11 +11,11 @@ struct vit_run {
     struct stream *stream;
     int max_batch;
     atomic_int_fast64_t beat_ns; // clock_ns() when the device took or finished an op
-    void *memory;                // every activation, one allocation
     float *logits;               // (max_batch, K) on the host
 
+    // On the device, each an allocation of its own: there a read past one is seen.
     void *pixels;        // (B, S, S, 3) uint8
-    void *patches;       // (B, N, EMBED_COLUMNS(P)) activations
+    void *patches;       // (B, T, EMBED_COLUMNS(P)) activations
     void *x;             // (B, T, C) fp32, the residual stream
     void *normed;        // (B, T, C) activations
     void *qkv;           // (B, T, 3, NH, HS) activations
@@ -36,46 +33,29 @@ int64_t vit_flops(const struct vit_dims *d)
     return 2 * (patches + d->L * (linear + attention) + channels * d->K);
 }
 
-enum value { BYTE, ACTIVATION, FLOAT };
+static enum status allocate(struct vit_run *run, void **buffer, int64_t values_per_image,
+                            size_t value_bytes)
+{
+    size_t bytes = (size_t)values_per_image * value_bytes * (size_t)run->max_batch;
+    return run->backend->ops->alloc(run->backend, bytes, buffer);
+}
 
-struct activation_row {
-    size_t field; // in struct vit_run
-    enum value value;
-    int64_t per_image;
-};
-
-// Cuts every activation buffer from one allocation.
 static enum status allocate_activations(struct vit_run *run)
 {
     const struct vit_dims *d = &run->dims;
-    struct backend *backend = run->backend;
     int64_t tokens = vit_tokens(d), channels = tokens * d->C;
-    const struct activation_row rows[] = {
-        {offsetof(struct vit_run, pixels), BYTE, (int64_t)d->S * d->S * 3},
-        {offsetof(struct vit_run, patches), ACTIVATION, (tokens - 1) * EMBED_COLUMNS(d->P)},
-        {offsetof(struct vit_run, x), FLOAT, channels},
-        {offsetof(struct vit_run, normed), ACTIVATION, channels},
-        {offsetof(struct vit_run, qkv), ACTIVATION, 3 * channels},
-        {offsetof(struct vit_run, attended), ACTIVATION, channels},
-        {offsetof(struct vit_run, hidden), ACTIVATION, tokens * d->M},
-        {offsetof(struct vit_run, device_logits), FLOAT, d->K},
-    };
-    const size_t value_bytes[] = {
-        [BYTE] = 1, [ACTIVATION] = backend->activation_bytes, [FLOAT] = sizeof(float)};
-    size_t offset[COUNT(rows)], total = 0;
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        size_t bytes =
-            (size_t)rows[i].per_image * value_bytes[rows[i].value] * (size_t)run->max_batch;
-        offset[i] = total;
-        total += (bytes + 255) & ~(size_t)255;
-    }
-    TRY(backend->ops->alloc(backend, total, &run->memory));
-    for (size_t i = 0; i < COUNT(rows); i++)
-        *(void **)(void *)((char *)run + rows[i].field) = (char *)run->memory + offset[i];
-
+    size_t activation = run->backend->activation_bytes;
+    TRY(allocate(run, &run->pixels, (int64_t)d->S * d->S * 3, 1));
+    TRY(allocate(run, &run->patches, tokens * EMBED_COLUMNS(d->P), activation));
+    TRY(allocate(run, &run->x, channels, sizeof(float)));
+    TRY(allocate(run, &run->normed, channels, activation));
+    TRY(allocate(run, &run->qkv, 3 * channels, activation));
+    TRY(allocate(run, &run->attended, channels, activation));
+    TRY(allocate(run, &run->hidden, tokens * d->M, activation));
+    TRY(allocate(run, &run->device_logits, d->K, sizeof(float)));
     void *logits;
-    size_t logit_bytes = sizeof(float) * (size_t)d->K * (size_t)run->max_batch;
-    TRY(backend->ops->alloc_host(backend, logit_bytes, &logits));
+    size_t bytes = sizeof(float) * (size_t)d->K * (size_t)run->max_batch;
+    TRY(run->backend->ops->alloc_host(run->backend, bytes, &logits));
     run->logits = logits;
     return STATUS_OK;
 }
@@ -106,8 +86,11 @@ void vit_run_free(struct vit_run *run)
     if (!run)
         return;
     struct backend *backend = run->backend;
+    void *buffers[] = {run->pixels, run->patches,  run->x,      run->normed,
+                       run->qkv,    run->attended, run->hidden, run->device_logits};
     backend->ops->stream_free(run->stream);
-    backend->ops->free(backend, run->memory);
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
+        backend->ops->free(backend, buffers[i]);
     backend->ops->free_host(backend, run->logits);
     free(run);
 }

@@ -208,7 +208,7 @@ static void check_embed(struct fixture *f, int B, int S, int P, int C)
     double *position = random_values(f, (size_t)T * (size_t)C, 1.0, false);
 
     size_t patch_bytes =
-        (size_t)B * (size_t)N * (size_t)EMBED_COLUMNS(P) * f->backend->activation_bytes;
+        (size_t)B * (size_t)T * (size_t)EMBED_COLUMNS(P) * f->backend->activation_bytes;
     struct embed_args args = {.x = device_buffer(f, count * sizeof(float)),
                               .patches = device_buffer(f, patch_bytes),
                               .pixels = upload(f, pixels, n_pixels),

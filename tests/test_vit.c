@@ -51,6 +51,13 @@ static int max_batch(void)
     return on_cpu() ? MAX_BATCH : MAX_CUDA_BATCH;
 }
 
+// Where the tree is not (tests/gpu/run.sh) the environment says where they are.
+static const char *golden_dir(void)
+{
+    const char *dir = getenv("GOLDEN_DIR");
+    return dir ? dir : GOLDEN_DIR;
+}
+
 static int dim(const struct network *n, const char *name)
 {
     return (int)json_integer_value(json_object_get(json_object_get(n->golden, "dims"), name));
@@ -60,7 +67,7 @@ static void read_golden(struct network *n, const char *name)
 {
     char path[1024];
     json_error_t error;
-    snprintf(path, sizeof path, GOLDEN_DIR "/networks/%s.json", name);
+    snprintf(path, sizeof path, "%s/networks/%s.json", golden_dir(), name);
     n->golden = json_load_file(path, 0, &error);
     assert_non_null(n->golden);
     n->dims = (struct vit_dims){.S = dim(n, "image_size"),
@@ -81,7 +88,7 @@ static void read_golden(struct network *n, const char *name)
     size_t bytes = (size_t)n->images * (size_t)n->dims.S * (size_t)n->dims.S * 3;
     n->pixels = malloc(bytes);
     assert_non_null(n->pixels);
-    snprintf(path, sizeof path, GOLDEN_DIR "/networks/%s.u8", name);
+    snprintf(path, sizeof path, "%s/networks/%s.u8", golden_dir(), name);
     FILE *file = fopen(path, "rb");
     assert_non_null(file);
     assert_int_equal(fread(n->pixels, 1, bytes, file), bytes);
@@ -97,7 +104,7 @@ static bool open_network(struct network *n, const char *name, enum precision pre
     char path[1024];
     struct weights *source;
     read_golden(n, name);
-    snprintf(path, sizeof path, GOLDEN_DIR "/networks/%s.safetensors", name);
+    snprintf(path, sizeof path, "%s/networks/%s.safetensors", golden_dir(), name);
     OK(weights_open(path, &source));
     OK(vit_weights_load(n->backend, &n->dims, &n->recipe, source, &n->weights));
     weights_close(source);

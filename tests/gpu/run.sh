@@ -1,74 +1,113 @@
 #!/bin/sh
-# Everything that only a GPU can tell, in one call: correctness of every op and network, the
-# sanitizer's tools, speed beside PyTorch, and the server end to end. Usage:
-#   tests/gpu/run.sh [OUT]     default OUT: tests/gpu/results/DATE-COMMIT
-# Uses the programs in $BUILD (default: build), building them first where cmake is found. On a bare
-# machine carry the build folder and the libraries it needs ($LIBS, put on the library path).
+# run.sh STEP...: what only a GPU can tell. Runs in the folder that stage.sh made, on a machine that
+# has a driver, the CUDA 13 toolkit's libraries and Python, and nothing of ours. Steps:
+#   first     kernels networks batches photos bench load ops probe table, in this order
+#   second    memcheck racecheck torch table
+#   kernels   every op against double            networks  small networks against PyTorch
+#   batches   every batch and precision          photos    DeiT-Tiny on ten photos
+#   bench     the engine at every batch          load      the server under load
+#   ops       each op on its own                 probe     what the device itself costs
+#   memcheck, racecheck  compute-sanitizer on our kernels    torch  PyTorch on the same GPU
+# What each printed goes to ./results and, packed after every step, to $OUT/results.tar.gz ($OUT is
+# this folder if it is not set).
+# Exit codes: 0, 1 a step failed, 2 wrong usage, 77 no GPU here, 78 this folder is not staged.
 set -u
-cd "$(dirname "$0")/../.." || exit 2
-build=${BUILD:-build}
-out=${1:-tests/gpu/results/$(date +%Y-%m-%d)-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
-model=vit_b_32
-batches=1,2,4,8,16,28,32,56,64,112,128,224,256
-failed=0
-[ -z "${LIBS:-}" ] || export LD_LIBRARY_PATH="$LIBS${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+cd "$(dirname "$0")" || exit 2
+model=${MODEL:-vit_b_32}
+batches=${BATCHES:-1,2,4,8,16,28,32,56,64,84,112,128,168,224,256}
+out=results
+failed=
 
-if [ -z "${NO_BUILD:-}" ] && command -v cmake >/dev/null; then
-    cmake -S . -B "$build" -G Ninja -DWITH_CUDA=ON >/dev/null && cmake --build "$build" || exit 1
-fi
-for program in vitserve vitserve_cuda.so tests/test_kernels tests/test_vit tests/bench_kernels; do
-    [ -e "$build/$program" ] || { echo "no $build/$program: build first"; exit 1; }
+[ $# -gt 0 ] || { sed -n '2,14s/^# *//p' "$0"; exit 2; }
+for file in commit vitserve vitserve_cuda.so test_kernels test_vit bench_kernels gpu_batches load \
+    gpu_probe lib golden/networks e2e/vitserve.py; do
+    [ -e $file ] || { echo "no $file here: make this folder with tests/gpu/stage.sh"; exit 78; }
 done
-if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L >/dev/null 2>&1; then
-    echo "no GPU here: everything up to this point is in place"
-    exit 77
+nvidia-smi -L || { echo "no GPU here"; exit 77; }
+
+# cuBLASLt is too large to carry: the toolkit's, or that of a Python package.
+if ! [ -e lib/libcublasLt.so.13 ] && grep -q libcublasLt vitserve_cuda.so; then
+    found=$(find /usr/local /usr/lib /opt -name libcublasLt.so.13 2>/dev/null | head -n 1)
+    [ -n "$found" ] || { echo "no libcublasLt.so.13 on this machine"; exit 1; }
+    echo "cuBLASLt: $found"
+    ln -s "$found" lib/
 fi
+
 mkdir -p "$out"
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv | tee "$out/gpu.csv"
+export GOLDEN_DIR="$PWD/golden" XDG_CACHE_HOME="$PWD/cache" PYTHONUNBUFFERED=1
+{
+    cat commit
+    date -u +%Y-%m-%dT%H:%MZ
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
+    lscpu | grep -E 'Model name|^CPU\(s\)'
+} | tee "$out/machine.txt"
 
-# The programs look for the module beside themselves.
-for program in test_kernels test_vit bench_kernels; do
-    cp "$build/tests/$program" "$build/$program"
-done
-
-# step NAME COMMAND...: runs it, keeps what it prints, counts a failure.
+# step NAME SECONDS COMMAND...: runs it, keeps what it prints, counts a failure.
 step() {
-    name=$1
-    shift
-    echo "== $name"
-    if timeout 400 "$@" >"$out/$name.txt" 2>&1; then
-        tail -n 3 "$out/$name.txt"
+    name=$1 seconds=$2
+    shift 2
+    began=$(date +%s)
+    timeout "$seconds" "$@" >"$out/$name.txt" 2>&1
+    code=$?
+    echo "== $name: $(($(date +%s) - began)) s, exit code $code"
+    tar -czf "${OUT:-.}/results.tar.gz" "$out"
+    if [ $code = 0 ]; then
+        tail -n "${LINES_SHOWN:-12}" "$out/$name.txt"
     else
-        echo "FAILED ($?)"
-        tail -n 20 "$out/$name.txt"
-        failed=$((failed + 1))
+        tail -n 30 "$out/$name.txt"
+        failed="$failed $name"
     fi
 }
 
-step kernels "$build/test_kernels" cuda
-step networks "$build/test_vit" cuda
-for precision in bf16 fp16 tf32 fp32; do
-    echo "== bench $precision"
-    "$build/vitserve" bench --device cuda --model $model --random-weights 1 --batch $batches \
-        --seconds 1 --precision $precision --json >"$out/bench_$precision.json" ||
-        failed=$((failed + 1))
+bench() { # PRECISION BATCHES
+    step "bench_$1" 150 ./vitserve bench --device cuda --model "$model" --random-weights 1 \
+        --precision "$1" --batch "$2" --seconds "${SECONDS_EACH:-1}" --json
+}
+
+sanitize() { # TOOL
+    filters=
+    for kernel in attention_mma attention_simt embed gelu layernorm; do
+        filters="$filters --kernel-name kernel_substring=${kernel}_kernel"
+    done
+    # shellcheck disable=SC2086
+    step "$1" 240 compute-sanitizer --tool "$1" --error-exitcode 9 $filters ./test_kernels cuda
+}
+
+run_step() {
+    case $1 in
+    first) for each in kernels networks batches photos bench load ops probe table; do run_step $each; done ;;
+    second) for each in memcheck racecheck torch table; do run_step $each; done ;;
+    kernels) step kernels 120 ./test_kernels cuda ;;
+    networks) step networks 120 ./test_vit cuda ;;
+    batches) step batches 150 ./gpu_batches "$model" "$batches" ;;
+    photos)
+        if [ -d data ]; then
+            step photos 90 python3 server.py photos "$model"
+        else
+            echo "== photos: skipped, nothing was staged for them"
+        fi
+        ;;
+    bench)
+        bench bf16 "$batches"
+        for precision in fp16 tf32 fp32; do bench $precision "${FEW_BATCHES:-1,8,64,112}"; done
+        ;;
+    load) step load 120 python3 server.py load "$model" ;;
+    ops)
+        for batch in ${OPS_BATCHES:-1 8 64 112}; do
+            step "ops_$batch" 60 ./bench_kernels cuda bf16 "$model" "$batch" 0.02
+        done
+        ;;
+    probe) step probe 120 ./gpu_probe ;;
+    memcheck | racecheck) sanitize "$1" ;;
+    torch) step torch 300 python3 torch_bench.py "$model" "${FEW_BATCHES:-1,8,64,112}" "$out/torch.jsonl" ;;
+    table) python3 table.py "$out" | tee "$out/table.md" ;;
+    *) echo "no step $1"; exit 2 ;;
+    esac
+}
+
+for each in "$@"; do
+    run_step "$each"
 done
-for batch in 1 64 256; do
-    step "breakdown_$batch" "$build/bench_kernels" cuda bf16 $model $batch
-done
-step end_to_end python3 tests/gpu/end_to_end.py "$build/vitserve"
-if python3 -c 'import torch, torchvision' 2>/dev/null; then
-    echo "== torch"
-    timeout 500 python3 tests/gpu/torch_bench.py $model $batches >"$out/torch.json" 2>"$out/torch.txt" ||
-        echo "torch did not finish: see torch.txt"
-fi
-sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
-if [ -x "$sanitizer" ]; then
-    step memcheck "$sanitizer" --tool memcheck --error-exitcode 9 "$build/test_vit" cuda
-    step racecheck "$sanitizer" --tool racecheck --error-exitcode 9 "$build/test_vit" cuda
-else
-    echo "no compute-sanitizer on this machine" | tee "$out/memcheck.txt"
-fi
-python3 tests/gpu/table.py "$out" | tee "$out/table.md"
-echo "$failed steps failed; results in $out"
-[ "$failed" = 0 ]
+tar -czf "${OUT:-.}/results.tar.gz" "$out"
+[ -z "$failed" ] || { echo "FAILED:$failed"; exit 1; }
+echo "every step passed"

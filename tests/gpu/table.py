@@ -7,31 +7,35 @@ import sys
 FLOPS = {"vit_b_32": 8818372608}
 
 
-def load(path):
+def read_lines(path):
     try:
-        return json.loads(path.read_text())
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
-        return None
+        return []
 
 
 def main():
     folder = pathlib.Path(sys.argv[1])
-    ours, torch = load(folder / "bench_bf16.json"), load(folder / "torch.json")
-    if not ours:
-        sys.exit("no bench_bf16.json: the bench did not run")
-    theirs = {row["batch"]: row for row in torch["results"]} if torch else {}
-    flops = FLOPS[ours["model"]]
-    print("| batch | ms | images/s | TFLOP/s | % of limit | torch eager | torch.compile | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    benches = read_lines(folder / "bench_bf16.txt")
+    theirs = {(row["kind"], row["batch"]): 1e3 * row["batch"] / row["ms"]
+              for row in read_lines(folder / "torch.jsonl")}
+    if not benches:
+        print("no bench_bf16.txt: the bench did not run")
+        return
+    ours = benches[0]
+    print("| batch | ms p50 | ms p99 | images/s | TFLOP/s | % of limit | torch eager | compiled "
+          "| ours / best |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in ours["results"]:
         batch, rate = row["batch"], row["images_per_second"]
-        other = theirs.get(batch, {})
-        eager, compiled = ((1e3 * batch / other[key] if key in other else None)
-                           for key in ("eager_ms", "compile_ms"))
-        best = max((r for r in (eager, compiled) if r), default=None)
-        print(f"| {batch} | {row['ms_p50']:.3f} | {rate:.0f} | {rate * flops * 1e-12:.1f} "
-              f"| {row['percent_of_limit']:.1f} | {eager or 0:.0f} | {compiled or 0:.0f} "
-              f"| {rate / best if best else 0:.2f} |")
+        tflops = rate * FLOPS.get(ours["model"], 0) * 1e-12
+        eager, compiled = theirs.get(("eager", batch)), theirs.get(("compile", batch))
+        best = max(eager or 0, compiled or 0)
+        cells = [f"{batch}", f"{row['ms_p50']:.3f}", f"{row['ms_p99']:.3f}", f"{rate:.0f}",
+                 f"{tflops:.1f}", f"{row['percent_of_limit']:.1f}",
+                 f"{eager:.0f}" if eager else "", f"{compiled:.0f}" if compiled else "",
+                 f"{rate / best:.2f}" if best else ""]
+        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

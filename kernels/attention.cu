@@ -5,8 +5,9 @@
 // In 16 bit, a block takes 64 queries of one head of one image, 16 per warp, and goes over the keys
 // 64 at a time: scores by mma.sync from keys in shared memory, softmax in fp32 registers with the
 // running maximum and sum of each row (Milakov and Gimelshein, arXiv 1805.02867; one pass where
-// T <= 64), the weights rounded to 16 bit as the left operand of the second product. With 50
-// tokens the kernel is bound by reading qkv once.
+// T <= 64), the weights rounded to 16 bit as the left operand of the second product. Values arrive
+// while the scores are computed, the next keys while the values are multiplied. With 50 tokens the
+// kernel is bound by the latency of these steps, not by reading qkv.
 //
 // In fp32 and tf32, and for head sizes that are no instance of the above, a warp takes one query
 // and computes in plain fp32: this is the reference, not the fast path.
@@ -128,24 +129,32 @@ static __device__ void softmax_step(float (&scores)[8][4], float (&out)[OUT_TILE
     }
 }
 
-// Divides by the sums and stores the rows that are queries.
+// Divides by the sums and stores the rows that are queries, by way of the warp's rows of the query
+// tile, which are not needed any more: fragments are pairs, and global memory wants 16 bytes.
 template <class T, int HS>
-static __device__ void store_rows(T *out, const float (&values)[HS / 8][4],
+static __device__ void store_rows(T *out, T *rows, const float (&values)[HS / 8][4],
                                   const struct softmax_state &state, int64_t row_stride, int first,
                                   int queries)
 {
+    constexpr int stride = tile_row<HS>::stride, chunks = HS / 8;
     int lane = threadIdx.x % 32;
     for (int half = 0; half < 2; half++) {
         float sum = state.sum[half];
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
-        int row = first + lane / 4 + 8 * half;
-        if (row >= queries)
-            continue;
-        uint32_t *to = reinterpret_cast<uint32_t *>(out + row * row_stride + lane % 4 * 2);
+        float scale = 1.0f / sum;
+        uint32_t *to =
+            reinterpret_cast<uint32_t *>(rows + (lane / 4 + 8 * half) * stride + lane % 4 * 2);
 #pragma unroll
         for (int j = 0; j < HS / 8; j++)
-            to[4 * j] = pack2<T>(values[j][2 * half] / sum, values[j][2 * half + 1] / sum);
+            to[4 * j] = pack2<T>(values[j][2 * half] * scale, values[j][2 * half + 1] * scale);
+    }
+    __syncwarp();
+    for (int i = lane; i < WARP_QUERIES * chunks; i += 32) {
+        int row = i / chunks, column = i % chunks * 8;
+        if (first + row < queries)
+            *reinterpret_cast<uint4 *>(out + (first + row) * row_stride + column) =
+                *reinterpret_cast<const uint4 *>(rows + row * stride + column);
     }
 }
 
@@ -167,19 +176,27 @@ static __global__ void __launch_bounds__(TILE / WARP_QUERIES * 32, 4)
     float result[HS / 8][4] = {};
     struct softmax_state state = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
     load_tile<T, HS>(query_tile, q, token_stride, first, tokens);
+    load_tile<T, HS>(key_tile, q + C, token_stride, 0, tokens);
+    load_tile<T, HS>(value_tile, q + 2 * C, token_stride, 0, tokens);
     for (int key = 0; key < tokens; key += TILE) {
-        load_tile<T, HS>(key_tile, q + C, token_stride, key, tokens);
-        load_tile<T, HS>(value_tile, q + 2 * C, token_stride, key, tokens);
-        cp_async_wait<0>();
+        cp_async_wait<1>(); // all but the values
         __syncthreads();
         float scores[8][4];
         multiply_keys<T, HS>(scores, query_tile + warp_row * stride, key_tile);
         softmax_step(scores, result, state, scale, key, tokens);
+        cp_async_wait<0>();
+        __syncthreads();
+        bool more = key + TILE < tokens;
+        if (more)
+            load_tile<T, HS>(key_tile, q + C, token_stride, key + TILE, tokens);
         multiply_values<T, HS>(result, scores, value_tile);
-        __syncthreads(); // the tiles are loaded anew
+        if (more) {
+            __syncthreads(); // the values have been read
+            load_tile<T, HS>(value_tile, q + 2 * C, token_stride, key + TILE, tokens);
+        }
     }
-    store_rows<T, HS>(out + b * queries * C + head * HS, result, state, C, first + warp_row,
-                      queries);
+    store_rows<T, HS>(out + b * queries * C + head * HS, query_tile + warp_row * stride, result,
+                      state, C, first + warp_row, queries);
 }
 
 // Grid: (queries, NH, B), one warp each. Shared memory: the query (HS), then a weight per token.

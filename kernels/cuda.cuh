@@ -193,6 +193,11 @@ template <> __device__ __forceinline__ uint32_t pack2<__nv_bfloat16>(float low, 
     return *reinterpret_cast<uint32_t *>(&pair);
 }
 
+static __device__ __forceinline__ float4 load4(const float *from)
+{
+    return *reinterpret_cast<const float4 *>(from);
+}
+
 // Four values at once; `to` is aligned to four values.
 static __device__ __forceinline__ void store4(float *to, float4 v)
 {

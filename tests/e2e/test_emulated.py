@@ -39,6 +39,7 @@ class Photos(Case):
             runtime = server.request("GET", "/model").json["runtime"]
             self.assertEqual((runtime["device"], runtime["device_name"], runtime["precision"]),
                              ("cuda", "Emulated GPU", "bf16"))
+            self.assertEqual(runtime["gelu"], "tanh")
             kind, body = multipart(files)
             answer = server.classify(body, "?logits=1", Content_Type=kind)
             self.assertEqual(answer.status, 200, answer.body)

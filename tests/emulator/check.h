@@ -16,7 +16,14 @@ bool check_that(bool condition, const char *text, const char *file, int line);
 bool dies(const std::function<void()> &body, const char *message);
 // For how many of the seeds 1..n the body returns false.
 int wrong_seeds(int n, const std::function<bool()> &body);
+// Runs the body on a machine with this setting, the rest of the program without it.
+void with_environment(const char *name, const char *value, const std::function<void()> &body);
 constexpr bool under_asan = EMULATOR_ASAN;
+#ifdef EMULATOR_HOOKS
+constexpr bool finds_races = true; // by plain loads and stores
+#else
+constexpr bool finds_races = false;
+#endif
 
 template <class T> struct device_array {
     T *data = nullptr;
@@ -46,7 +53,9 @@ cudaLaunchConfig_t launch_config(dim3 grid, dim3 block, size_t shared_bytes = 0,
                                  cudaStream_t stream = nullptr);
 
 void test_block();
+void test_race();
 void test_ptx();
+void test_overlap();
 void test_stream();
 void test_graph();
 void test_cublaslt();

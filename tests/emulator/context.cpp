@@ -11,6 +11,8 @@ namespace emulator
 {
 
 constexpr size_t stack_bytes = 256 << 10, guard_bytes = 4096;
+// The upper end of a stack, where the frames of kernels lie.
+constexpr size_t frame_bytes = 8 << 10;
 
 // Of the scheduler, while a fiber runs.
 static const void *scheduler_stack;
@@ -65,6 +67,10 @@ context::~context()
 void context::start()
 {
     char *stack = memory_ + guard_bytes;
+    // NaN in every type: an accumulator that nobody has set shows.
+    unpoison(stack + stack_bytes - frame_bytes, frame_bytes);
+    fill_bytes(stack + stack_bytes - frame_bytes, char(0xff), frame_bytes);
+    fake_stack_ = nullptr;
 #if EMULATOR_SWITCH
     // As emulator_switch leaves a stack: six registers, the address to return to, and above it what
     // would be the address that entry returns to.

@@ -18,7 +18,7 @@ class context
     context(void (*entry)());
     ~context();
     context(const context &) = delete;
-    void start();   // the next resume() calls entry on an empty stack
+    void start();   // the next resume() calls entry on an empty stack, all NaN
     void resume();  // called by the scheduler
     void suspend(); // called on the fiber
     void finish();  // the same for the last time

@@ -6,6 +6,12 @@
 //   EMULATOR_DEVICES    number of GPUs (default 1); 0: cudaErrorNoDevice; -1: no driver at all
 //   EMULATOR_CC         compute capability (default 9.0)
 //   EMULATOR_MEMORY_MB  memory of each GPU (default 8192)
+//   EMULATOR_BLOCKS     n: run only the first n and the last n blocks of each grid (default 0:
+//   all).
+//                       For index arithmetic past 2^31: with buffers of that size, of which only
+//                       the touched pages cost memory, set it for the test's own ctest entry and
+//                       compare the outputs of those blocks
+//   EMULATOR_RACES      0: do not look for races in shared memory (default 1)
 //   EMULATOR_FAIL       CALL:NTH:ERROR[,...], as if by emulator_fail()
 #include <stdint.h>
 

@@ -9,6 +9,10 @@
 #include <set>
 #include <vector>
 
+// The bounds of all static shared arrays, by shared.ld.
+extern char emulator_shared_begin[] __attribute__((visibility("hidden")));
+extern char emulator_shared_end[] __attribute__((visibility("hidden")));
+
 namespace emulator
 {
 
@@ -24,6 +28,8 @@ uint64_t seed();
 struct settings {
     int devices, capability; // 90 for 9.0
     size_t memory_bytes;
+    uint64_t blocks; // of a grid, only as many first and last ones; 0: all
+    bool races;      // checked
 };
 const settings &current_settings();
 
@@ -58,14 +64,36 @@ long live_allocations();
 
 // -- stream.cpp -----------------------------------------------------------------------------------
 
+struct block; // block.h
+
 // Where one execution of a piece of work has got to; all zero at its start.
 struct progress {
     size_t position = 0;
     std::vector<uint32_t> order;
     std::vector<progress> nodes;
+    std::vector<std::shared_ptr<block>> early; // in grid_wait(), or ready to go on from there
 };
-// Does one step of the work, true when that was the last: other streams may run between steps.
-using work = std::function<bool(progress &)>;
+
+// A piece of work does one step at a call and returns true when that was the last: other streams
+// may run between steps.
+struct work {
+    using function = std::function<bool(progress &)>;
+    function step;
+    // Of a kernel launched to overlap: lets some of its blocks run up to their grid_wait() while
+    // the work before it still runs. True when they let their own dependents start too.
+    function begin;
+    bool is_kernel = false; // or a matrix product: what a kernel may be launched to overlap
+
+    work() = default;
+    template <class F, class = std::enable_if_t<!std::is_same_v<std::decay_t<F>, work>>>
+    work(F &&run, bool is_a_kernel = false) : step(std::forward<F>(run)), is_kernel(is_a_kernel)
+    {
+    }
+    bool operator()(progress &at) const
+    {
+        return step(at);
+    }
+};
 
 struct operation {
     work run;
@@ -110,13 +138,16 @@ long live_graphs();
 
 // -- block.cpp ------------------------------------------------------------------------------------
 
-void run_block(const kernel &launched, uint3 block);
+// A block not yet run; it lives no longer than the kernel.
+std::shared_ptr<block> start_block(const kernel &launched, uint3 index);
+// Runs it to its end or, held, as far as it gets without passing a grid_wait().
+void run_block(block &b, bool held);
+bool lets_dependents_start(const block &b);
 // "kernel, block, thread" for messages; empty outside a kernel.
 std::string position();
 void require(int capability, const char *instruction);
 bool in_shared_memory(const void *p, size_t bytes);
 float half_to_float(uint16_t bits);
-void drop_copies(); // ptx.cpp: cp.async left unfinished by the block
 
 long live_cublaslt(); // cublaslt.cpp
 

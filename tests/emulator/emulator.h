@@ -4,7 +4,8 @@
 // CPU. Types and prototypes are the toolkit's own: a wrong signature cannot hide. The runtime's and
 // cublasLt's functions are defined at link time (memory.cpp, stream.cpp, graph.cpp, cublaslt.cpp).
 //
-// A block's threads are fibers of one OS thread; see block.cpp for the order in which they run.
+// A block's threads are fibers of one OS thread; see block.cpp for the order in which they run and
+// race.cpp for how a missing barrier shows.
 // Every collective carries the place of its call (__builtin_LINE as a default argument), by which a
 // divergent barrier is told from a reached one and named in the message.
 //
@@ -55,6 +56,8 @@ using combine_fn = void (*)(void *const lanes[32], unsigned mask);
 
 void *dynamic_shared();
 void barrier(place where);
+void order_warp(void *const lanes[32], unsigned mask); // what __syncwarp combines
+void atomic_access(void *p, size_t bytes);
 // Waits until every lane of the mask is here with the same name; the last to arrive calls combine.
 // With same_place they must also have come from the same line, as mma and ldmatrix demand.
 void collective(const char *name, unsigned mask, void *operand, combine_fn combine, place where,
@@ -135,7 +138,7 @@ inline void __syncthreads(EMULATOR_PLACE)
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu, EMULATOR_PLACE)
 {
-    emulator::collective("__syncwarp", mask, nullptr, nullptr, {file, line}, false);
+    emulator::collective("__syncwarp", mask, nullptr, emulator::order_warp, {file, line}, false);
 }
 inline void __threadfence() {}
 inline void __threadfence_block() {}

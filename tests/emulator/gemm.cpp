@@ -46,6 +46,14 @@ static const char *batch_of(const matrix &x, const void *values, int64_t batch)
     return static_cast<const char *>(values) + batch * x.batch_stride * int64_t(bytes_of(x.type));
 }
 
+// Round to nearest, ties away from zero, to the 10 mantissa bits of tf32.
+static uint32_t float_to_tf32(float x)
+{
+    uint32_t bits = __float_as_uint(x);
+    bool finite = (bits & 0x7f800000u) != 0x7f800000u;
+    return finite ? (bits + 0x1000u) & ~0x1fffu : bits;
+}
+
 // `outer` is the index that panels are made of (m or n). Panel p holds, for each of the k, `width`
 // values of the outer indices from p * width on, zero past the end.
 static std::vector<float> pack(const matrix &x, const void *values, bool k_contiguous,

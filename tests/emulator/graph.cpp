@@ -141,6 +141,16 @@ static void end_capture(const std::shared_ptr<capture> &c)
 
 constexpr size_t finished = SIZE_MAX;
 
+// Kernels launched to overlap begin while the node before them runs.
+static void begin_dependents(const std::vector<node> &nodes, progress &at, size_t before)
+{
+    for (size_t i = before + 1; i < nodes.size(); i++) {
+        bool overlaps = nodes[i].run.begin && nodes[i].after == std::vector<size_t>{before};
+        if (overlaps && nodes[before].run.is_kernel && nodes[i].run.begin(at.nodes[i]))
+            begin_dependents(nodes, at, i);
+    }
+}
+
 // One step of a node that may run. A node's own progress says how far it has got.
 static bool run_nodes(const std::vector<node> &nodes, progress &at)
 {
@@ -156,6 +166,7 @@ static bool run_nodes(const std::vector<node> &nodes, progress &at)
     if (ready.empty())
         return true;
     size_t i = ready[random_below(ready.size())];
+    begin_dependents(nodes, at, i);
     if (nodes[i].run(at.nodes[i])) {
         at.nodes[i] = {};
         at.nodes[i].position = finished;

@@ -2,7 +2,7 @@
 // Device functions that touch one thread only. Approximate ones are computed exactly: a kernel must
 // hold its error bound with better arithmetic too.
 // Plain loads and stores stand for the cached and streaming ones; atomics are plain, because one
-// fiber runs at a time.
+// fiber runs at a time, and only told apart for the sake of the race detector.
 
 template <class T> T __ldg(const T *p)
 {
@@ -29,22 +29,27 @@ template <class T> void __stcg(T *p, T value)
     *p = value;
 }
 
+#define EMULATOR_ATOMIC inline __attribute__((no_sanitize("thread")))
 #define EMULATOR_ATOMICS(type)                                                                     \
-    inline type atomicAdd(type *p, type value)                                                     \
+    EMULATOR_ATOMIC type atomicAdd(type *p, type value)                                            \
     {                                                                                              \
+        emulator::atomic_access(p, sizeof *p);                                                     \
         type old = *p;                                                                             \
         *p = old + value;                                                                          \
         return old;                                                                                \
     }                                                                                              \
-    inline type atomicExch(type *p, type value)                                                    \
+    EMULATOR_ATOMIC type atomicExch(type *p, type value)                                           \
     {                                                                                              \
-        std::swap(*p, value);                                                                      \
-        return value;                                                                              \
+        emulator::atomic_access(p, sizeof *p);                                                     \
+        type old = *p;                                                                             \
+        *p = value;                                                                                \
+        return old;                                                                                \
     }
 #define EMULATOR_INTEGER_ATOMICS(type)                                                             \
     EMULATOR_ATOMICS(type)                                                                         \
-    inline type atomicMax(type *p, type value)                                                     \
+    EMULATOR_ATOMIC type atomicMax(type *p, type value)                                            \
     {                                                                                              \
+        emulator::atomic_access(p, sizeof *p);                                                     \
         type old = *p;                                                                             \
         *p = old < value ? value : old;                                                            \
         return old;                                                                                \

@@ -7,16 +7,60 @@ namespace emulator
 // By kernel, where cudaFuncSetAttribute has set it.
 static std::map<const void *, int> shared_limits;
 
+// The blocks that are run: all of the grid, or its first and last ones.
+static uint64_t blocks_to_run(dim3 grid)
+{
+    uint64_t all = uint64_t(grid.x) * grid.y * grid.z, ends = current_settings().blocks;
+    return ends && ends < (all + 1) / 2 ? 2 * ends : all;
+}
+
+static std::shared_ptr<block> block_of(const kernel &launched, uint64_t i)
+{
+    dim3 grid = launched.grid;
+    uint64_t all = uint64_t(grid.x) * grid.y * grid.z, run = blocks_to_run(grid);
+    if (i >= run / 2)
+        i += all - run;
+    return start_block(launched, {unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
+                                  unsigned(i / grid.x / grid.y)});
+}
+
+static void draw_order(const kernel &launched, progress &at)
+{
+    if (at.order.empty())
+        shuffle_order(at.order, blocks_to_run(launched.grid));
+}
+
+// Some blocks, one at least, get as far as their grid_wait(), and see the memory as it is before
+// the next step of the work that the kernel overlaps. Hardware lets them start when all blocks of a
+// kernel have called grid_launch_dependents() or exited; here that is taken for done at any time,
+// because the former may come at any time and the latter makes nothing visible.
+static bool begin_kernel(const kernel &launched, progress &at)
+{
+    constexpr size_t most = 4; // by far enough to show, and each needs a thread's worth of stacks
+    draw_order(launched, at);
+    size_t room = std::min(most, at.order.size()) - at.early.size();
+    size_t count = at.early.empty() ? 1 + random_below(room) : random_below(room + 1);
+    for (; count; count--) {
+        at.early.push_back(block_of(launched, at.order[at.early.size()]));
+        run_block(*at.early.back(), true);
+    }
+    for (const std::shared_ptr<block> &early : at.early)
+        if (!lets_dependents_start(*early))
+            return false;
+    return true;
+}
+
 static bool run_kernel(const kernel &launched, progress &at)
 {
-    size_t blocks = size_t(launched.grid.x) * launched.grid.y * launched.grid.z;
-    if (at.position == 0)
-        shuffle_order(at.order, blocks);
+    draw_order(launched, at);
+    size_t blocks = at.order.size();
     size_t end = at.position + 1 + random_below(blocks - at.position);
     for (; at.position < end; at.position++) {
-        unsigned i = at.order[at.position];
-        dim3 grid = launched.grid;
-        run_block(launched, {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y});
+        bool is_early = at.position < at.early.size();
+        run_block(is_early ? *at.early[at.position] : *block_of(launched, at.order[at.position]),
+                  false);
+        if (is_early)
+            at.early[at.position] = nullptr;
     }
     return at.position == blocks;
 }
@@ -57,7 +101,10 @@ cudaError_t launch_kernel(const cudaLaunchConfig_t *config, const void *function
         launched.block = config->blockDim;
         launched.shared_bytes = config->dynamicSmemBytes;
         auto shared = std::make_shared<const kernel>(std::move(launched));
-        return enqueue(config->stream, [shared](progress &at) { return run_kernel(*shared, at); });
+        work run([shared](progress &at) { return run_kernel(*shared, at); }, true);
+        if (shared->overlaps)
+            run.begin = [shared](progress &at) { return begin_kernel(*shared, at); };
+        return enqueue(config->stream, std::move(run));
     });
 }
 

@@ -169,7 +169,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
             return CUBLAS_STATUS_INVALID_VALUE;
         product run = make_product(p, chosen, {alpha, beta}, {A, B, C, D});
         run.workspace = static_cast<char *>(workspace);
-        cudaError_t error = enqueue(stream, [run](progress &at) { return run_product(run, at); });
+        cudaError_t error =
+            enqueue(stream, work([run](progress &at) { return run_product(run, at); }, true));
         return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
     });
 }

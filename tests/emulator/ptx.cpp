@@ -1,6 +1,6 @@
 // Warp-wide exchanges, matrix products and asynchronous copies, by the PTX ISA's fragment maps. The
 // last lane of a warp to arrive computes for all of them, on operands that lie on their stacks.
-#include "device.h"
+#include "block.h"
 
 namespace emulator
 {
@@ -87,8 +87,6 @@ struct product {
 // Value number i of a fragment.
 static float value_of(element type, const uint32_t *registers, int i)
 {
-    if (type == element::tf32) // the hardware ignores the lower 13 bits
-        return bits_as<float>(registers[i] & ~0x1fffu);
     uint16_t half = uint16_t(registers[i / 2] >> (16 * (i % 2)));
     return type == element::fp16 ? half_to_float(half) : bits_as<float>(uint32_t(half) << 16);
 }
@@ -97,21 +95,17 @@ static float value_of(element type, const uint32_t *registers, int i)
 static void combine_mma(void *const lanes[32], unsigned)
 {
     const product &any = *static_cast<product *>(lanes[0]);
-    bool wide = any.type == element::tf32; // one value per register
     int k = any.k;
     float a[16][16], b[16][8];
     for (int lane = 0; lane < 32; lane++) {
         const product &p = *static_cast<product *>(lanes[lane]);
         int g = lane / 4, t = lane % 4;
         for (int i = 0; i < 16 * k / 32; i++) {
-            int row = g + 8 * (wide ? i % 2 : i / 2 % 2);
-            int column = wide ? t + 4 * (i / 2) : 2 * t + i % 2 + 8 * (i / 4);
+            int row = g + 8 * (i / 2 % 2), column = 2 * t + i % 2 + 8 * (i / 4);
             a[row][column] = value_of(any.type, p.a, i);
         }
-        for (int i = 0; i < 8 * k / 32; i++) {
-            int row = wide ? t + 4 * i : 2 * t + i % 2 + 8 * (i / 2);
-            b[row][g] = value_of(any.type, p.b, i);
-        }
+        for (int i = 0; i < 8 * k / 32; i++)
+            b[2 * t + i % 2 + 8 * (i / 2)][g] = value_of(any.type, p.b, i);
     }
     for (int lane = 0; lane < 32; lane++) {
         const product &p = *static_cast<product *>(lanes[lane]);
@@ -127,8 +121,7 @@ static void combine_mma(void *const lanes[32], unsigned)
 
 void mma_m16n8(element type, int k, float *d, const uint32_t *a, const uint32_t *b, place where)
 {
-    static const char *const names[] = {"mma.m16n8.bf16", "mma.m16n8.fp16", "mma.m16n8.tf32"};
-    const char *name = names[int(type)];
+    const char *name = type == element::fp16 ? "mma.m16n8.fp16" : "mma.m16n8.bf16";
     // On sm_75 cuda.cuh makes fp16's k16 of two k8.
     require(type == element::fp16 ? 75 : 80, name);
     product mine = {type, k, d, a, b};
@@ -136,117 +129,89 @@ void mma_m16n8(element type, int k, float *d, const uint32_t *a, const uint32_t 
 }
 
 struct matrix_load {
-    int matrices;
     bool transposed;
     uint32_t *registers;
     const void *row;
-    place where;
 };
-
-static void check_row(const matrix_load &load)
-{
-    if (!in_shared_memory(load.row, 16))
-        fail("ldmatrix at %s:%d: the row of a lane is not in shared memory", load.where.file,
-             load.where.line);
-    if (reinterpret_cast<uintptr_t>(load.row) % 16)
-        fail("ldmatrix at %s:%d: the row of a lane is not aligned to 16 bytes", load.where.file,
-             load.where.line);
-}
 
 static void combine_ldmatrix(void *const lanes[32], unsigned)
 {
-    const matrix_load &any = *static_cast<matrix_load *>(lanes[0]);
+    bool transposed = static_cast<matrix_load *>(lanes[0])->transposed;
     uint16_t matrix[4][8][8];
-    // x2 takes the rows of 16 lanes, but on sm_75 all addresses must be valid.
+    for (int lane = 0; lane < 32; lane++)
+        memcpy(matrix[lane / 8][lane % 8], static_cast<matrix_load *>(lanes[lane])->row, 16);
     for (int lane = 0; lane < 32; lane++) {
-        const matrix_load &load = *static_cast<matrix_load *>(lanes[lane]);
-        bool used = lane < 8 * any.matrices;
-        if (used || current_settings().capability < 80)
-            check_row(load);
-        if (used)
-            memcpy(matrix[lane / 8][lane % 8], load.row, 16);
-    }
-    for (int lane = 0; lane < 32; lane++) {
-        const matrix_load &load = *static_cast<matrix_load *>(lanes[lane]);
+        uint32_t *registers = static_cast<matrix_load *>(lanes[lane])->registers;
         int g = lane / 4, t = lane % 4;
-        for (int j = 0; j < any.matrices; j++) {
-            uint32_t low = any.transposed ? matrix[j][2 * t][g] : matrix[j][g][2 * t];
-            uint32_t high = any.transposed ? matrix[j][2 * t + 1][g] : matrix[j][g][2 * t + 1];
-            load.registers[j] = low | high << 16;
+        for (int j = 0; j < 4; j++) {
+            uint32_t low = transposed ? matrix[j][2 * t][g] : matrix[j][g][2 * t];
+            uint32_t high = transposed ? matrix[j][2 * t + 1][g] : matrix[j][g][2 * t + 1];
+            registers[j] = low | high << 16;
         }
     }
 }
 
-void ldmatrix(int matrices, bool transposed, uint32_t *registers, const void *row, place where)
+void ldmatrix_x4(bool transposed, uint32_t *registers, const void *row, place where)
 {
-    matrix_load mine = {matrices, transposed, registers, row, where};
-    static const char *const names[] = {"ldmatrix.x2", "ldmatrix.x2.trans", "ldmatrix.x4",
-                                        "ldmatrix.x4.trans"};
-    collective(names[(matrices == 4) * 2 + transposed], 0xffffffffu, &mine, combine_ldmatrix, where,
-               true);
+    if (!in_shared_memory(row, 16))
+        fail("ldmatrix at %s:%d: the row of a lane is not in shared memory", where.file,
+             where.line);
+    if (reinterpret_cast<uintptr_t>(row) % 16)
+        fail("ldmatrix at %s:%d: the row of a lane is not aligned to 16 bytes", where.file,
+             where.line);
+    check_access(row, 16, access::read);
+    matrix_load mine = {transposed, registers, row};
+    collective(transposed ? "ldmatrix.x4.trans" : "ldmatrix.x4", 0xffffffffu, &mine,
+               combine_ldmatrix, where, true);
 }
 
 // -- cp.async -------------------------------------------------------------------------------------
 
-struct copy {
-    void *to;
-    const void *from;
-    unsigned bytes, source_bytes;
-};
-struct thread_copies {
-    std::vector<copy> open; // not committed yet
-    std::deque<std::vector<copy>> groups;
-};
-static std::map<size_t, thread_copies> copies; // by thread of the block
-
-static thread_copies &mine()
+static void finish(copy_group &group)
 {
-    return copies[threadIdx.x + blockDim.x * (threadIdx.y + size_t(blockDim.y) * threadIdx.z)];
-}
-
-void drop_copies()
-{
-    copies.clear();
-}
-
-// As late as allowed or, now and then, early: a buffer filled too soon shows too.
-static void finish_groups(size_t left)
-{
-    std::deque<std::vector<copy>> &groups = mine().groups;
-    for (; groups.size() > left; groups.pop_front())
-        for (const copy &c : groups.front()) {
-            memcpy(c.to, c.from, c.source_bytes);
-            memset(static_cast<char *>(c.to) + c.source_bytes, 0, c.bytes - c.source_bytes);
-        }
+    for (const copy &c : group.copies) {
+        memcpy(c.to, c.from, c.source_bytes);
+        memset(static_cast<char *>(c.to) + c.source_bytes, 0, c.bytes - c.source_bytes);
+    }
+    group.done = true;
 }
 
 void cp_async(void *shared, const void *global, unsigned bytes, unsigned source_bytes, place where)
 {
-    // cuda.cuh copies at once on sm_75.
     if (!in_shared_memory(shared, bytes))
         fail("cp.async at %s:%d: the target is not in shared memory", where.file, where.line);
     if (source_bytes && !in_device_memory(global, source_bytes))
         fail("cp.async at %s:%d: the source is not in device memory", where.file, where.line);
     if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes)
         fail("cp.async at %s:%d: not aligned to %u bytes", where.file, where.line, bytes);
-    mine().open.push_back({shared, global, bytes, source_bytes});
-    if (current_settings().capability < 80) {
+    check_access(shared, bytes, access::copy_issued);
+    self().open.push_back({shared, global, bytes, source_bytes});
+    if (current_settings().capability < 80) { // cuda.cuh copies at once there
         cp_async_commit();
-        finish_groups(0);
+        cp_async_wait(0);
     }
 }
 
+// Copies as late as allowed or, now and then, early: a buffer filled too soon shows too.
 void cp_async_commit()
 {
-    mine().groups.push_back(std::move(mine().open));
-    mine().open.clear();
+    self().groups.push_back({std::move(self().open), false});
+    self().open.clear();
     if (one_in(4))
-        finish_groups(0);
+        for (copy_group &group : self().groups)
+            if (!group.done)
+                finish(group);
 }
 
 void cp_async_wait(unsigned groups_left)
 {
-    finish_groups(groups_left);
+    std::deque<copy_group> &groups = self().groups;
+    for (; groups.size() > groups_left; groups.pop_front()) {
+        if (!groups.front().done)
+            finish(groups.front());
+        for (const copy &c : groups.front().copies)
+            check_access(c.to, c.bytes, access::copy_done);
+    }
 }
 
 } // namespace emulator

@@ -5,13 +5,14 @@
 
 namespace emulator
 {
-enum class element { bf16, fp16, tf32 };
+enum class element { bf16, fp16 };
 void mma_m16n8(element type, int k, float *d, const uint32_t *a, const uint32_t *b, place where);
-void ldmatrix(int matrices, bool transposed, uint32_t *registers, const void *row, place where);
+void ldmatrix_x4(bool transposed, uint32_t *registers, const void *row, place where);
 void cp_async(void *shared, const void *global, unsigned bytes, unsigned source_bytes, place where);
 void cp_async_commit();
 void cp_async_wait(unsigned groups_left);
 void grid_wait();
+void grid_launch_dependents();
 
 template <class T> struct element_of;
 template <> struct element_of<__nv_bfloat16> {
@@ -32,41 +33,16 @@ inline void mma_m16n8k8_fp16(float (&d)[4], const uint32_t (&a)[2], uint32_t b, 
 {
     emulator::mma_m16n8(emulator::element::fp16, 8, d, a, &b, {file, line});
 }
-inline void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-                             EMULATOR_PLACE)
-{
-    uint32_t b[2] = {b0, b1};
-    emulator::mma_m16n8(emulator::element::tf32, 8, d, a, b, {file, line});
-}
-// Round to nearest, ties away from zero, to the 10 mantissa bits of tf32.
-inline uint32_t float_to_tf32(float x)
-{
-    uint32_t bits = __float_as_uint(x);
-    bool finite = (bits & 0x7f800000u) != 0x7f800000u;
-    return finite ? (bits + 0x1000u) & ~0x1fffu : bits;
-}
 
 inline void ldmatrix_x4(uint32_t (&r)[4], const void *row, EMULATOR_PLACE)
 {
-    emulator::ldmatrix(4, false, r, row, {file, line});
+    emulator::ldmatrix_x4(false, r, row, {file, line});
 }
 inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void *row, EMULATOR_PLACE)
 {
-    emulator::ldmatrix(4, true, r, row, {file, line});
-}
-inline void ldmatrix_x2(uint32_t (&r)[2], const void *row, EMULATOR_PLACE)
-{
-    emulator::ldmatrix(2, false, r, row, {file, line});
-}
-inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void *row, EMULATOR_PLACE)
-{
-    emulator::ldmatrix(2, true, r, row, {file, line});
+    emulator::ldmatrix_x4(true, r, row, {file, line});
 }
 
-inline void cp_async_16(void *shared, const void *global, EMULATOR_PLACE)
-{
-    emulator::cp_async(shared, global, 16, 16, {file, line});
-}
 inline void cp_async_16_or_zero(void *shared, const void *global, bool valid, EMULATOR_PLACE)
 {
     emulator::cp_async(shared, global, 16, valid ? 16 : 0, {file, line});
@@ -84,12 +60,15 @@ inline float exp2_approx(float x)
 {
     return exp2f(x);
 }
-// Kernels do not overlap here, but one launched to overlap must wait for the one before.
+// Programmatic dependent launch. cuda.cuh gains these two with the first kernel that uses them.
 inline void grid_wait()
 {
     emulator::grid_wait();
 }
-inline void grid_launch_dependents() {}
+inline void grid_launch_dependents()
+{
+    emulator::grid_launch_dependents();
+}
 
 // Kernels pass shared memory by pointer to the wrappers above; an address in 32 bits is only good
 // for comparing.

@@ -32,6 +32,27 @@ inline void unpoison(const volatile void *memory, size_t bytes)
     (void)memory, (void)bytes;
 }
 
+// memcpy and memset past the sanitizer's eyes.
+inline void copy_bytes(char *to, const char *from, size_t bytes)
+{
+#if defined(__x86_64__)
+    asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+#else
+    for (volatile char *p = to; bytes; bytes--)
+        *p++ = *from++;
+#endif
+}
+
+inline void fill_bytes(char *to, char value, size_t bytes)
+{
+#if defined(__x86_64__)
+    asm volatile("rep stosb" : "+D"(to), "+c"(bytes) : "a"(value) : "memory");
+#else
+    for (volatile char *p = to; bytes; bytes--)
+        *p++ = value;
+#endif
+}
+
 // Before a switch to another stack; without a place to save it, the old fake stack is freed.
 inline void before_switch(void **fake_stack, const void *new_stack, size_t bytes)
 {

@@ -50,6 +50,8 @@ static machine read_environment()
     m.set.devices = int(environment("EMULATOR_DEVICES", 1));
     m.set.capability = int(capability * 10 + 0.5);
     m.set.memory_bytes = size_t(environment("EMULATOR_MEMORY_MB", 8192)) << 20;
+    m.set.blocks = uint64_t(environment("EMULATOR_BLOCKS", 0));
+    m.set.races = environment("EMULATOR_RACES", 1) != 0;
     m.seed = m.random = uint64_t(environment("EMULATOR_SEED", 1));
     add_faults(m, getenv("EMULATOR_FAIL"));
     return m;

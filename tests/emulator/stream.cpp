@@ -5,12 +5,17 @@
 // one step of it. So whatever the program has not ordered, by stream or event, happens in any order
 // and a kernel's blocks interleave with the work of other streams.
 // Work is done on the caller's thread, under the emulator's mutex.
+//
+// The device has a clock of its own, so that what a program decides by measured times is a function
+// of the seed too. (Between OS threads the order is the system's: their runs are not repeatable.)
+#include "crash.h"
 #include "device.h"
 
 namespace emulator
 {
 
-static std::set<cudaStream_t> streams;
+static std::vector<cudaStream_t> streams; // in the order of creation: addresses would be a chance
+static std::chrono::steady_clock::time_point now_on_device;
 
 // The legacy default stream of each device.
 static cudaStream_t default_stream(int device)
@@ -30,8 +35,8 @@ cudaError_t check_stream(cudaStream_t stream)
 {
     if (!stream || stream == cudaStreamLegacy)
         return legacy_stream_forbidden() ? cudaErrorStreamCaptureImplicit : cudaSuccess;
-    auto found = streams.find(stream);
-    bool usable = found != streams.end() && !stream->destroyed;
+    bool known = std::find(streams.begin(), streams.end(), stream) != streams.end();
+    bool usable = known && !stream->destroyed;
     return usable ? cudaSuccess : cudaErrorInvalidResourceHandle;
 }
 
@@ -77,22 +82,40 @@ cudaError_t enqueue(cudaStream_t stream, work run, operation_ref *enqueued)
     return cudaSuccess;
 }
 
-static bool may_run(cudaStream_t stream)
+static bool may_run(const operation &next)
 {
-    if (stream->queue.empty())
-        return false;
-    for (const operation_ref &before : stream->queue.front()->after)
+    for (const operation_ref &before : next.after)
         if (!before->done)
             return false;
     return true;
+}
+
+static bool may_run(cudaStream_t stream)
+{
+    return !stream->queue.empty() && may_run(*stream->queue.front());
+}
+
+// Kernels launched to overlap begin while the work before them runs.
+static void begin_dependents(const std::deque<operation_ref> &queue)
+{
+    constexpr size_t most = 4; // of a long row of kernels that all let the next one start
+    for (size_t i = 1; i < std::min(most, queue.size()); i++) {
+        operation &next = *queue[i];
+        if (!queue[i - 1]->run.is_kernel || !next.run.begin || !may_run(next) ||
+            !next.run.begin(next.at))
+            return;
+    }
 }
 
 static void run_step(cudaStream_t stream)
 {
     operation_ref now = stream->queue.front();
     bool done = true; // a lost device does nothing more
+    now_on_device += std::chrono::nanoseconds(1000 + random_below(1000));
     if (device_error(stream->device) == cudaSuccess) {
         open_device(stream->device);
+        crash_reports reported;
+        begin_dependents(stream->queue);
         done = now->run(now->at);
     }
     if (!done)
@@ -101,11 +124,17 @@ static void run_step(cudaStream_t stream)
     if (error != cudaSuccess)
         lose_device(stream->device, error);
     now->done = true;
-    now->done_at = std::chrono::steady_clock::now();
+    now->done_at = now_on_device;
     now->after.clear();
-    now->run = nullptr;
+    now->run = {};
     now->at = {};
     stream->queue.pop_front();
+}
+
+static void remove(cudaStream_t stream)
+{
+    streams.erase(std::find(streams.begin(), streams.end(), stream));
+    delete stream;
 }
 
 bool step_one()
@@ -121,10 +150,8 @@ bool step_one()
         return false;
     cudaStream_t stream = ready[random_below(ready.size())];
     run_step(stream);
-    if (stream->destroyed && stream->queue.empty()) {
-        streams.erase(stream);
-        delete stream;
-    }
+    if (stream->destroyed && stream->queue.empty())
+        remove(stream);
     return true;
 }
 
@@ -160,7 +187,7 @@ static cudaError_t create_stream(cudaStream_t *stream, unsigned flags)
     *stream = new CUstream_st;
     (*stream)->device = current_device();
     (*stream)->flags = flags;
-    streams.insert(*stream);
+    streams.push_back(*stream);
     return cudaSuccess;
 }
 
@@ -207,10 +234,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
         if (stream->captured)
             invalidate(stream->captured.get());
         stream->destroyed = true;
-        if (stream->queue.empty()) {
-            streams.erase(stream);
-            delete stream;
-        }
+        if (stream->queue.empty())
+            remove(stream);
         return cudaSuccess;
     });
 }

@@ -57,6 +57,15 @@ int wrong_seeds(int n, const std::function<bool()> &body)
     return wrong;
 }
 
+void with_environment(const char *name, const char *value, const std::function<void()> &body)
+{
+    setenv(name, value, 1);
+    emulator_reset();
+    body();
+    unsetenv(name);
+    emulator_reset();
+}
+
 cudaLaunchConfig_t launch_config(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream)
 {
     cudaLaunchConfig_t config = {};
@@ -72,10 +81,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)();
-    } tests[] = {{"block", test_block},
-                 {"ptx", test_ptx},
-                 {"stream", test_stream},
-                 {"graph", test_graph},
+    } tests[] = {{"block", test_block},      {"race", test_race},     {"ptx", test_ptx},
+                 {"overlap", test_overlap},  {"stream", test_stream}, {"graph", test_graph},
                  {"cublaslt", test_cublaslt}};
     for (const auto &test : tests) {
         if (argc > 1 && strcmp(argv[1], test.name))

@@ -52,7 +52,7 @@ step() {
     echo "== $name: $(($(date +%s) - began)) s, exit code $code"
     tar -czf "${OUT:-.}/results.tar.gz" "$out"
     if [ $code = 0 ]; then
-        tail -n "${LINES_SHOWN:-12}" "$out/$name.txt"
+        tail -n 12 "$out/$name.txt"
     else
         tail -n 30 "$out/$name.txt"
         failed="$failed $name"
@@ -64,13 +64,13 @@ bench() { # PRECISION BATCHES
         --precision "$1" --batch "$2" --seconds "${SECONDS_EACH:-1}" --json
 }
 
-sanitize() { # TOOL
+sanitize() { # NAME TOOL PROGRAM
     filters=
     for kernel in attention_mma attention_simt embed gelu layernorm; do
         filters="$filters --kernel-name kernel_substring=${kernel}_kernel"
     done
     # shellcheck disable=SC2086
-    step "$1" 240 compute-sanitizer --tool "$1" --error-exitcode 9 $filters ./test_kernels cuda
+    step "$1" 120 compute-sanitizer --tool "$2" --error-exitcode 9 $filters "$3" cuda
 }
 
 run_step() {
@@ -98,7 +98,18 @@ run_step() {
         done
         ;;
     probe) step probe 120 ./gpu_probe ;;
-    memcheck | racecheck) sanitize "$1" ;;
+    memcheck)
+        sanitize memcheck_kernels memcheck ./test_kernels
+        sanitize memcheck_networks memcheck ./test_vit
+        ;;
+    # Products fail under racecheck (an illegal access in cuBLASLt's kernels, although they are not
+    # looked at), so only attention, the one kernel with shared memory, is run.
+    racecheck)
+        export TEST_FILTER=test_attention
+        sanitize racecheck racecheck ./test_kernels
+        sanitize synccheck synccheck ./test_kernels
+        unset TEST_FILTER
+        ;;
     torch) step torch 300 python3 torch_bench.py "$model" "${FEW_BATCHES:-1,8,64,112}" "$out/torch.jsonl" ;;
     table) python3 table.py "$out" | tee "$out/table.md" ;;
     *) echo "no step $1"; exit 2 ;;

@@ -35,7 +35,7 @@ def photos():
         errors, wrong = [], []
         for line in finished.stdout.splitlines():
             result = json.loads(line)["results"][0]
-            expected = golden[result["name"]]
+            expected = golden[pathlib.Path(result["name"]).name]
             errors.append(math.dist(result["logits"], expected["logits"]) /
                           math.hypot(*expected["logits"]))
             if result["predictions"][0]["class"] != expected["top5"][0]:

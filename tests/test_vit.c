@@ -1,6 +1,7 @@
 // Whole networks on a backend against PyTorch's logits in float64 (golden/networks, written by
 // golden/make_networks.py). Usage: test_vit cpu|cpu:ISA|cuda
 
+#include "device.h"
 #include "device_under_test.h"
 #include "vit.h"
 #include <jansson.h>
@@ -95,12 +96,8 @@ static void read_golden(struct network *n, const char *name)
     fclose(file);
 }
 
-// False where the device does not have the precision.
-static bool open_network(struct network *n, const char *name, enum precision precision)
+static void load_network(struct network *n, const char *name)
 {
-    *n = (struct network){0};
-    if (open_device(precision, THREADS, &n->backend) != STATUS_OK)
-        return false;
     char path[1024];
     struct weights *source;
     read_golden(n, name);
@@ -109,6 +106,15 @@ static bool open_network(struct network *n, const char *name, enum precision pre
     OK(vit_weights_load(n->backend, &n->dims, &n->recipe, source, &n->weights));
     weights_close(source);
     OK(vit_run_create(&n->dims, &n->weights, max_batch(), &n->run));
+}
+
+// False where the device does not have the precision.
+static bool open_network(struct network *n, const char *name, enum precision precision)
+{
+    *n = (struct network){0};
+    if (open_device(precision, THREADS, &n->backend) != STATUS_OK)
+        return false;
+    load_network(n, name);
     return true;
 }
 
@@ -222,6 +228,33 @@ static void test_batch_invariance(void **state)
         }
 }
 
+// One thread that works with two GPUs in turn: each call finds its own, whichever came before.
+static void test_two_gpus(void **state)
+{
+    (void)state;
+    int count = 1, image = 0;
+    if (!on_cpu())
+        OK(device_count(DEVICE_CUDA_ALL, &count));
+    if (count < 2)
+        skip();
+    struct network on[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        OK(device_open(DEVICE_GPU + (enum device)i, PRECISION_FP32, 0, &on[i].backend));
+        load_network(&on[i], networks[0]);
+    }
+    for (int round = 0; round < 2; round++) { // the first records a graph, the second replays it
+        for (int i = 0; i < 2; i++)
+            OK(vit_set_image(on[i].run, 0, on[i].pixels));
+        for (int i = 0; i < 2; i++) {
+            const float *logits;
+            OK(vit_forward(on[i].run, 1, &logits));
+            assert_true(relative_error(&on[i], logits, image) <= tolerance(PRECISION_FP32));
+        }
+    }
+    for (int i = 0; i < 2; i++)
+        close_network(&on[i]);
+}
+
 int main(int argc, char **argv)
 {
     int code = choose_device(argc, argv);
@@ -230,6 +263,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits),
         cmocka_unit_test(test_batch_invariance),
+        cmocka_unit_test(test_two_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,7 @@ import time
 import unittest
 import urllib.parse
 
-from vitserve import (SANITIZED, ServerCase, answer_from, exchange, jpeg, multipart, png,
+from vitserve import (MODEL, SANITIZED, ServerCase, answer_from, exchange, jpeg, multipart, png,
                       png_chunk, receive_all, together, webp)
 
 BODY_LIMIT = 1 << 20
@@ -237,6 +237,8 @@ class Forms(BadInputCase):
 
 
 class Protocol(BadInputCase):
+    model = MODEL  # whose answers are long
+
     def test_body_over_the_limit(self):
         self.check_error(self.server.classify(bytes(BODY_LIMIT + 1)), 413, "body_too_large")
         self.assertIn(str(BODY_LIMIT), self.server.classify(bytes(BODY_LIMIT + 1)).json["error"])

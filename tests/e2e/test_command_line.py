@@ -10,7 +10,7 @@ import time
 import unittest
 import xml.etree.ElementTree
 
-from vitserve import Case, Server, png, run
+from vitserve import MODEL, Case, Server, png, run
 
 OPTION = re.compile(r"^  --([a-z0-9-]+)", re.MULTILINE)
 COMMANDS = ("serve", "classify", "model", "bench", "pull", "healthcheck")
@@ -169,7 +169,8 @@ class Options(CommandLineCase):
             labels.writelines(f"label {i}\n" for i in range(1000))
             labels.flush()
             with Server("--labels", labels.name, "--max-batch", 3, "--max-pixels", 600,
-                        "--threads", 1, variables={"VITSERVE_TOP_K": "2"}) as server:
+                        "--threads", 1, model=MODEL,
+                        variables={"VITSERVE_TOP_K": "2"}) as server:
                 for prediction in server.classify(png(30, 20)).results[0]["predictions"]:
                     self.assertEqual(prediction["label"], f"label {prediction['class']}")
                 self.check_error(server.classify(png(31, 20)), 413, "image_too_large")

@@ -17,7 +17,7 @@ class Demo(Case):
     def test_samples(self):
         self.assertEqual({path.name for path in SAMPLES.iterdir()}, set(LABELS))
         kind, body = multipart([(name, (SAMPLES / name).read_bytes()) for name in LABELS])
-        with Server(model=()) as server:
+        with Server("--max-queue", len(LABELS), model=()) as server:
             answer = server.classify(body, Content_Type=kind)
             self.assertEqual(answer.status, 200, answer.body)
             self.assertEqual(answer.json["model"], "fashion_vit")

@@ -105,6 +105,8 @@ class MetricsCase(Case):
 
 
 class Text(MetricsCase, ServerCase):
+    model = MODEL
+
     def test_names(self):
         self.check_good(self.server)
         scrape = self.settled(self.server)
@@ -188,7 +190,7 @@ class Gauges(MetricsCase):
 
     def test_images_in_the_queue(self):
         kind, form = multipart([(str(i), png(seed=i)) for i in range(12)])
-        with Server("--max-batch", 1, "--max-queue", 24) as server:
+        with Server("--max-batch", 1, "--max-queue", 24, model=MODEL) as server:
             def poll():
                 seen, end = set(), time.monotonic() + TIMEOUT
                 while len(seen) < 2 and time.monotonic() < end:
@@ -267,7 +269,8 @@ class Load(MetricsCase):
             keys = pathlib.Path(folder, "keys")
             keys.write_text(KEY, encoding="ascii")
             with Server("--max-batch", 4, "--max-queue", 8, "--max-images", 6, "--max-pixels",
-                        6000, "--max-body-bytes", 30000, "--api-key-file", keys) as server:
+                        6000, "--max-body-bytes", 30000, "--api-key-file", keys,
+                        model=MODEL) as server:
                 before = self.settled(server)
 
                 def client(number):
@@ -313,6 +316,7 @@ class Load(MetricsCase):
 
 class Timing(ServerCase):
     """Server-Timing of an answer that images came through."""
+    model = MODEL
     stages = ("read", "decode", "preprocess", "queue", "infer", "total")
 
     def times(self, answer):

@@ -7,7 +7,7 @@ import unittest
 
 from oip import (BOTH, OipCase, elements, float_bits, json_input, pixels_of, read_outputs,
                  tensor_input, text_of)
-from vitserve import Case, Server, answer_from, png
+from vitserve import MODEL, Case, Server, answer_from, png
 
 
 # ---- what there is to know ----------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Metadata(OipCase):
 
 class Starting(Case):
     def test_503_until_ready(self):
-        with Server("--max-batch", 8, wait=False) as server:
+        with Server("--max-batch", 8, model=MODEL, wait=False) as server:
             seen = set()
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline and 200 not in seen:

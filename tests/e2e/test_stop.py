@@ -56,7 +56,8 @@ class Stop(Case):
             self.assertLess(self.stop_timed(server), 3.0 * SLOW)
 
     def test_requests_in_work_are_answered(self):
-        with Server("--max-batch", 2, "--max-queue", 64) as server:
+        patience = ("--drain-timeout-ms", 1000 * TIMEOUT, "--request-timeout-ms", 1000 * TIMEOUT)
+        with Server("--max-batch", 2, "--max-queue", 64, *patience, model=MODEL) as server:
             kind, body = multipart([(str(i), png(seed=i)) for i in range(8)])
             expected = server.classify(body, Content_Type=kind).results
             sockets = [server.open_socket() for _ in range(6)]
@@ -141,7 +142,7 @@ class Stop(Case):
     def test_under_load(self):
         """Clients that connect anew for each request: until the port is closed, every request is
         answered."""
-        with Server("--max-batch", 8, "--max-queue", 64) as server:
+        with Server("--max-batch", 8, "--max-queue", 64, model=MODEL) as server:
             data, lost, answered = png(), [], []
             stopped = threading.Event()
 
@@ -229,7 +230,7 @@ class Start(Case):
 
     def test_signal_while_starting(self):
         for delay in (0.0, 0.05):
-            with Server(wait=False) as server:
+            with Server(model=MODEL, wait=False) as server:
                 time.sleep(delay)
                 self.assertEqual(server.stop(), 0, server.stderr())
 

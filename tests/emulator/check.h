@@ -35,6 +35,7 @@ template <class T> struct device_array {
     explicit device_array(const std::vector<T> &values) : device_array(values.size())
     {
         CUDA_OK(cudaMemcpy(data, values.data(), count * sizeof(T), cudaMemcpyHostToDevice));
+        CUDA_OK(cudaStreamSynchronize(nullptr)); // other streams are not ordered after that copy
     }
     device_array(const device_array &) = delete;
     ~device_array()
@@ -59,3 +60,5 @@ void test_overlap();
 void test_stream();
 void test_graph();
 void test_cublaslt();
+void test_heuristic();
+void test_memory();

@@ -1,6 +1,9 @@
 // Copies and fills. Pinned memory is read and written when the copy's turn comes; pageable memory
 // as documented: as a source it is staged before the call returns, as a target the call waits.
-#include "device.h"
+//
+// cudaMemcpy from pageable memory and cudaMemset return before they have written to the device.
+// Only what the legacy stream orders comes after that, and here everything else comes before.
+#include "trace.h"
 
 namespace emulator
 {
@@ -19,6 +22,7 @@ static size_t extent(size_t pitch, const transfer &t)
 
 static bool run_transfer(const transfer &t)
 {
+    trace_copy(t.to, t.from, t.width * t.height);
     for (size_t row = 0; row < t.height; row++)
         memmove(t.to + row * t.to_pitch, t.from + row * t.from_pitch, t.width);
     return true;
@@ -46,7 +50,8 @@ static bool fits(const transfer &t, cudaMemcpyKind kind)
             find_allocation(t.from, extent(t.from_pitch, t)));
 }
 
-static cudaError_t copy_async(const transfer &t, cudaMemcpyKind kind, cudaStream_t stream)
+static cudaError_t copy_async(const transfer &t, cudaMemcpyKind kind, cudaStream_t stream,
+                              bool late = false)
 {
     if (t.width == 0 || t.height == 0)
         return check_stream(stream);
@@ -58,11 +63,10 @@ static cudaError_t copy_async(const transfer &t, cudaMemcpyKind kind, cudaStream
     bool captured = resolve(stream)->captured != nullptr;
     if (whereabouts(t.from) == where::pageable && !captured) {
         auto staged = std::make_shared<std::vector<char>>(t.from, t.from + extent(t.from_pitch, t));
-        return enqueue(stream, [t, staged](progress &) {
-            transfer from_staged = t;
-            from_staged.from = staged->data();
-            return run_transfer(from_staged);
-        });
+        transfer from_staged = t;
+        from_staged.from = staged->data();
+        auto run = [from_staged, staged](progress &) { return run_transfer(from_staged); };
+        return enqueue(stream, run, nullptr, late);
     }
     operation_ref enqueued;
     error = enqueue(
@@ -72,23 +76,40 @@ static cudaError_t copy_async(const transfer &t, cudaMemcpyKind kind, cudaStream
     return error;
 }
 
-static cudaError_t fill_async(void *memory, int value, size_t bytes, cudaStream_t stream)
+static cudaError_t fill_async(void *memory, int value, size_t bytes, cudaStream_t stream,
+                              bool late = false)
 {
     if (!in_device_memory(memory, bytes))
         return cudaErrorInvalidValue;
+<<<<<<< HEAD
+    auto run = [=](progress &) {
+        fill(memory, value, bytes);
+=======
     return enqueue(stream, [=](progress &) {
-        memset(memory, value, bytes);
+        if (trace_fill(bytes))
+            memset(memory, value, bytes);
+>>>>>>> counting
         return true;
-    });
+    };
+    return enqueue(stream, run, nullptr, late);
 }
 
-static cudaError_t wait_for_stream(cudaError_t error, cudaStream_t stream)
+static cudaError_t wait_for_legacy(cudaError_t error)
 {
     if (error == cudaSuccess) {
-        wait_for(resolve(stream)->last);
-        error = device_error(resolve(stream)->device);
+        wait_for(resolve(nullptr)->last);
+        error = device_error(resolve(nullptr)->device);
     }
     return error;
+}
+
+static cudaError_t copy(const transfer &t, cudaMemcpyKind kind)
+{
+    cudaError_t error = wait_for_legacy(check_stream(nullptr));
+    if (error == cudaSuccess)
+        error = copy_async(t, kind, nullptr, true);
+    bool staged = whereabouts(t.from) == where::pageable && whereabouts(t.to) == where::device;
+    return staged ? error : wait_for_legacy(error);
 }
 
 static transfer flat(void *to, const void *from, size_t bytes)
@@ -122,9 +143,7 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
-    return call(__func__, [&] {
-        return wait_for_stream(copy_async(flat(to, from, bytes), kind, nullptr), nullptr);
-    });
+    return call(__func__, [&] { return copy(flat(to, from, bytes), kind); });
 }
 
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream)
@@ -134,7 +153,5 @@ cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t 
 
 cudaError_t cudaMemset(void *memory, int value, size_t bytes)
 {
-    return call(__func__, [&] {
-        return wait_for_stream(fill_async(memory, value, bytes, nullptr), nullptr);
-    });
+    return call(__func__, [&] { return fill_async(memory, value, bytes, nullptr, true); });
 }

@@ -1,5 +1,5 @@
 #pragma once
-// What cublaslt.cpp (objects, heuristic) and matmul.cpp (the product) share.
+// What cublaslt.cpp (objects), algorithms.cpp (heuristic) and matmul.cpp (the product) share.
 #include "device.h"
 #include <cublasLt.h>
 
@@ -32,9 +32,12 @@ struct algorithm {
     uint64_t magic, problem; // a hash of what it was chosen for, sizes apart
     uint64_t workspace_bytes;
     int32_t id, splits;
+    int32_t library;           // the build that found it
+    cublasStatus_t fails_with; // when it runs, though the heuristic offered it
     uint32_t alignment[4];
 };
-constexpr uint64_t magic = 0x656d756c61746f72; // "emulator"
+constexpr uint64_t magic = 0x656d756c61746f72;        // "emulator"
+constexpr uint64_t no_algorithm = 0x6e6f207265737565; // of a result that is none
 
 static_assert(sizeof(description) <= sizeof(cublasLtMatmulDescOpaque_t));
 static_assert(sizeof(layout) <= sizeof(cublasLtMatrixLayoutOpaque_t));

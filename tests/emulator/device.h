@@ -25,11 +25,16 @@ bool one_in(unsigned n);
 void shuffle_order(std::vector<uint32_t> &order, size_t n);
 uint64_t seed();
 
+enum class heuristic { smooth, rough, none };
+
 struct settings {
     int devices, capability; // 90 for 9.0
     size_t memory_bytes;
-    uint64_t blocks; // of a grid, only as many first and last ones; 0: all
-    bool races;      // checked
+    emulator::heuristic heuristic; // of cublasLt
+    int library;                   // the build of cublasLt
+    int only_device;               // where contexts may be made; -1: anywhere
+    uint64_t blocks;               // of a grid, only as many first and last ones; 0: all
+    bool races;                    // checked
 };
 const settings &current_settings();
 
@@ -40,12 +45,15 @@ bool sticky(cudaError_t error);
 cudaError_t device_error(int device);
 void lose_device(int device, cudaError_t error);
 int current_device();
+// What a call does that needs a context: it makes one on the current device, as the runtime does.
+void enter_device(const char *call);
 cudaError_t remember(cudaError_t error); // as the thread's last error
 // Whether there is a device at all.
 cudaError_t check_driver();
 
-// Runs one API call: lock, fault, lost device, body, last error.
+// Runs one API call: lock, fault, lost device, context, body, last error.
 template <class F> cudaError_t call(const char *name, F body);
+template <class F> cudaError_t call_without_context(const char *name, F body);
 
 // -- memory.cpp -----------------------------------------------------------------------------------
 
@@ -60,6 +68,9 @@ bool in_device_memory(const void *p, size_t bytes);
 // Device memory is out of the host's reach (under ASan) except between these.
 void open_device(int device);
 void close_device();
+void check_gaps(int device); // fails where work has written between allocations
+// Both ends of a huge area, all of others.
+void fill(void *memory, int value, size_t bytes);
 long live_allocations();
 
 // -- stream.cpp -----------------------------------------------------------------------------------
@@ -100,6 +111,7 @@ struct operation {
     std::vector<std::shared_ptr<operation>> after;
     progress at;
     bool done = false;
+    bool late = false; // runs when nothing else can
     std::chrono::steady_clock::time_point done_at;
 };
 using operation_ref = std::shared_ptr<operation>;
@@ -112,12 +124,14 @@ using nodes_ref = std::shared_ptr<const std::vector<node>>;
 struct capture; // graph.cpp
 
 // Either runs the work later or, on a capturing stream, records it.
-cudaError_t enqueue(cudaStream_t stream, work run, operation_ref *enqueued = nullptr);
+cudaError_t enqueue(cudaStream_t stream, work run, operation_ref *enqueued = nullptr,
+                    bool late = false);
 void append(cudaStream_t stream, const operation_ref &added); // not capturing
 // cudaSuccess, or why this handle cannot be used.
 cudaError_t check_stream(cudaStream_t stream);
 cudaStream_t resolve(cudaStream_t stream); // the default stream for its special handles
-bool step_one();                           // some stream's next step; false: nothing can run
+// Some stream's next step, of late work only if nothing else can run; false: nothing can.
+bool step_one(bool late_too = true);
 void wait_for(const operation_ref &operation);
 void wait_for_device(int device);
 long live_streams();
@@ -171,7 +185,7 @@ struct CUevent_st {
     std::vector<size_t> frontier;
 };
 
-template <class F> cudaError_t emulator::call(const char *name, F body)
+template <class F> cudaError_t emulator::call_without_context(const char *name, F body)
 {
     std::lock_guard<std::mutex> guard(mutex);
     cudaError_t error = static_cast<cudaError_t>(fault(name));
@@ -185,4 +199,12 @@ template <class F> cudaError_t emulator::call(const char *name, F body)
         error = body();
     close_device();
     return remember(error);
+}
+
+template <class F> cudaError_t emulator::call(const char *name, F body)
+{
+    return call_without_context(name, [&] {
+        enter_device(name);
+        return body();
+    });
 }

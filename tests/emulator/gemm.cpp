@@ -1,14 +1,23 @@
-// Operands are widened to fp32 panels, multiplied in blocks of k (fp32 within a block, blocks added
-// up: about as exact as the tensor cores), and rounded once. ASan sees every element read and
-// written; only the product of the private panels is left uninstrumented, for speed.
+// Operands are widened to fp32 panels, multiplied as the hardware does it, and rounded once. ASan
+// sees every element read and written; only the product of the private panels is left
+// uninstrumented, for speed.
+//
+// fp32 products round each sum to nearest, in blocks of k. For 16-bit and tf32 inputs tensor cores
+// add the exact products of a group of k to the sum at one go and never round: every addend is
+// aligned to the largest, what lies below its last bit is dropped, and so is what the result has no
+// room for (Fasi et al., PeerJ Computer Science 7:e330; for Hopper Khattak and Mikaitis,
+// arXiv 2512.07004). The sum therefore lags behind, by more than rounding ever would. An A100 takes
+// groups of 8 and keeps one bit below fp32's last; an H100 takes groups of 16 and keeps more. We
+// do as the A100 does, which loses more.
 #include "gemm.h"
 #include "device.h"
 
 namespace emulator
 {
 
-constexpr int64_t panel_rows = 8, panel_columns = 4, k_block = 256;
+constexpr int64_t panel_rows = 8, panel_columns = 4, k_block = 256, k_group = 8;
 typedef float vec4 __attribute__((vector_size(16)));
+typedef int32_t ivec4 __attribute__((vector_size(16)));
 
 size_t bytes_of(cudaDataType type)
 {
@@ -73,7 +82,7 @@ static std::vector<float> pack(const matrix &x, const void *values, bool k_conti
 
 // sum (8, 4) += a panel (k, 8) . b panel (k, 4)
 __attribute__((no_sanitize("address", "undefined"))) static void
-multiply_panels(const float *a, const float *b, int64_t k, float sum[panel_columns][panel_rows])
+multiply_rounding(const float *a, const float *b, int64_t k, float sum[panel_columns][panel_rows])
 {
     vec4 part[panel_columns][2] = {};
     for (int64_t i = 0; i < k; i++) {
@@ -88,6 +97,53 @@ multiply_panels(const float *a, const float *b, int64_t k, float sum[panel_colum
     for (int j = 0; j < panel_columns; j++)
         for (int i = 0; i < panel_rows; i++)
             sum[j][i] += part[j][i / 4][i % 4];
+}
+
+// sum += all products at one go, each cut to a multiple of 2^-24 of the largest addend's exponent.
+__attribute__((no_sanitize("address", "undefined"))) static inline void
+add_truncating(vec4 *sum, const vec4 (&products)[k_group])
+{
+    constexpr int32_t size = 0x7fffffff, exponent = 0x7f800000, bits = 24 << 23;
+    const ivec4 smallest = ivec4{} + (40 << 23); // of exponents: far below what matters
+    ivec4 largest = reinterpret_cast<ivec4>(*sum) & size;
+    vec4 plain = *sum;
+    for (const vec4 &product : products) {
+        ivec4 other = reinterpret_cast<ivec4>(product) & size;
+        largest = other > largest ? other : largest;
+        plain += product;
+    }
+    largest &= exponent;
+    ivec4 finite = largest != exponent, known = largest > smallest ? largest : smallest;
+    vec4 scale = reinterpret_cast<vec4>((254 << 23) - (known - bits)); // 2^24 / 2^exponent
+    ivec4 total = __builtin_convertvector(*sum * scale, ivec4);
+    for (const vec4 &product : products)
+        total += __builtin_convertvector(product * scale, ivec4);
+    vec4 rounded = __builtin_convertvector(total, vec4); // to nearest: one step too far, or right
+    ivec4 back = __builtin_convertvector(rounded, ivec4);
+    ivec4 too_far = total < 0 ? back < total : back > total;
+    vec4 cut = reinterpret_cast<vec4>(reinterpret_cast<ivec4>(rounded) + too_far);
+    *sum = finite ? cut * reinterpret_cast<vec4>(known - bits) : plain;
+}
+
+// The same as tensor cores do it.
+__attribute__((no_sanitize("address", "undefined"))) static void
+multiply_truncating(const float *a, const float *b, int64_t k, float sum[panel_columns][panel_rows])
+{
+    for (int half = 0; half < panel_rows; half += 4)
+        for (int j = 0; j < panel_columns; j++) {
+            vec4 part = {};
+            for (int64_t first = 0; first < k; first += k_group) {
+                vec4 products[k_group] = {};
+                for (int64_t i = first; i < std::min(first + k_group, k); i++) {
+                    vec4 rows;
+                    memcpy(&rows, a + i * panel_rows + half, sizeof rows);
+                    products[i - first] = rows * b[i * panel_columns + j];
+                }
+                add_truncating(&part, products);
+            }
+            for (int i = 0; i < 4; i++)
+                sum[j][half + i] += part[i];
+        }
 }
 
 static float gelu_tanh(float x)
@@ -119,20 +175,44 @@ static void run_batch(const gemm &g, const void *a_values, const void *b_values,
 {
     std::vector<float> a = pack(g.a, a_values, g.a.transposed, g.m, g.k, panel_rows, g.tf32);
     std::vector<float> b = pack(g.b, b_values, !g.b.transposed, g.n, g.k, panel_columns, g.tf32);
-    int64_t block = std::min(k_block, (g.k + g.splits - 1) / g.splits);
+    bool tensor_cores = g.tf32 || g.a.type != CUDA_R_32F;
+    auto multiply = tensor_cores ? multiply_truncating : multiply_rounding;
+    int64_t part = (g.k + g.splits - 1) / g.splits;
+    int64_t block = tensor_cores ? part : std::min(k_block, part);
     for (int64_t row = 0; row < g.m; row += panel_rows)
         for (int64_t column = 0; column < g.n; column += panel_columns) {
             float sum[panel_columns][panel_rows] = {};
             for (int64_t k = 0; k < g.k; k += block)
-                multiply_panels(a.data() + (row * g.k + k * panel_rows),
-                                b.data() + (column * g.k + k * panel_columns),
-                                std::min(block, g.k - k), sum);
+                multiply(a.data() + (row * g.k + k * panel_rows),
+                         b.data() + (column * g.k + k * panel_columns), std::min(block, g.k - k),
+                         sum);
             write_tile(g, e, row, column, sum);
         }
 }
 
+static const void *at(const matrix &x, const void *values, int64_t column)
+{
+    int64_t step = x.transposed ? 1 : x.ld;
+    return static_cast<const char *>(values) + column * step * int64_t(bytes_of(x.type));
+}
+
+static gemm columns_of(gemm g, int64_t first, int64_t count)
+{
+    g.n = count;
+    g.b_values = at(g.b, g.b_values, first);
+    g.c_values = at(g.c, g.c_values, first);
+    g.d_values = const_cast<void *>(at(g.d, g.d_values, first));
+    return g;
+}
+
 void run_gemm(const gemm &g, float alpha, float beta)
 {
+    int64_t ends = int64_t(current_settings().blocks) * panel_columns;
+    if (ends && 2 * ends < g.n) { // as much of a large product as of a large grid
+        run_gemm(columns_of(g, 0, ends), alpha, beta);
+        run_gemm(columns_of(g, g.n - ends, ends), alpha, beta);
+        return;
+    }
     for (int64_t i = 0; i < g.batches; i++) {
         const char *bias = static_cast<const char *>(g.bias);
         epilogue e = {alpha, beta, batch_of(g.c, g.c_values, i), bias,

@@ -4,7 +4,7 @@
 // nodes that the stream's next work must follow. An event recorded there carries the frontier, and
 // a stream that waits for it joins the capture. A launch replays the nodes in any order that the
 // graph allows; the arguments are those of the capture, the memory's contents those of the replay.
-#include "device.h"
+#include "trace.h"
 #include <thread>
 
 struct CUgraph_st {
@@ -189,13 +189,18 @@ static cudaError_t launch_graph(cudaGraphExec_t executable, cudaStream_t stream)
     cudaError_t error = check_stream(stream);
     if (error == cudaSuccess)
         error = check_not_capturing(stream); // child graphs are not emulated
+    if (error == cudaSuccess && resolve(stream)->device != current_device())
+        error = cudaErrorInvalidResourceHandle;
     if (error != cudaSuccess)
         return error;
     if (!executables.count(executable))
         return cudaErrorInvalidValue;
     operation_ref launched = std::make_shared<operation>();
     nodes_ref nodes = executable->nodes;
-    launched->run = [nodes](progress &at) { return run_nodes(*nodes, at); };
+    launched->run = [nodes, number = trace_graph_number()](progress &at) {
+        traced_graph traced(number);
+        return run_nodes(*nodes, at);
+    };
     if (executable->last)
         launched->after.push_back(executable->last);
     executable->last = launched;

@@ -1,5 +1,5 @@
 // Kernel launches and the attributes of kernels.
-#include "device.h"
+#include "trace.h"
 
 namespace emulator
 {
@@ -101,8 +101,11 @@ cudaError_t launch_kernel(const cudaLaunchConfig_t *config, const void *function
         launched.block = config->blockDim;
         launched.shared_bytes = config->dynamicSmemBytes;
         auto shared = std::make_shared<const kernel>(std::move(launched));
-        work run([shared](progress &at) { return run_kernel(*shared, at); }, true);
-        if (shared->overlaps)
+        auto step = [shared, function](progress &at) {
+            return trace_kernel(*shared, function, [&] { return run_kernel(*shared, at); });
+        };
+        work run(step, true);
+        if (shared->overlaps && !tracing())
             run.begin = [shared](progress &at) { return begin_kernel(*shared, at); };
         return enqueue(config->stream, std::move(run));
     });

@@ -3,7 +3,7 @@
 // A product with workspace takes two steps: it fills the workspace with a pattern and finds it
 // again, so that a workspace shared between streams shows.
 #include "cublaslt.h"
-#include "gemm.h"
+#include "trace.h"
 #include <cstdio>
 
 namespace emulator
@@ -54,6 +54,10 @@ static bool workspace_holds(const product &p, uint32_t pattern)
 static bool run_product(const product &p, progress &at)
 {
     static uint32_t products;
+    float alpha = p.scalars_on_device ? *p.alpha : p.host_alpha;
+    float beta = p.scalars_on_device ? *p.beta : p.host_beta;
+    if (at.position == 0 && !trace_product(p.g, beta))
+        return true;
     if (at.position == 0 && p.workspace_needed) {
         at.order = {++products * 2654435761u | 0x7f800001u}; // NaN in all types
         for (size_t i = 0; i < p.workspace_needed; i++)
@@ -61,8 +65,6 @@ static bool run_product(const product &p, progress &at)
         at.position = 1;
         return false;
     }
-    float alpha = p.scalars_on_device ? *p.alpha : p.host_alpha;
-    float beta = p.scalars_on_device ? *p.beta : p.host_beta;
     check_operands(p.g, beta);
     if (at.position == 1 && !workspace_holds(p, at.order[0]))
         fail("cublasLtMatmul: another stream wrote to its workspace");
@@ -153,14 +155,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
             return CUBLAS_STATUS_INVALID_VALUE;
         problem p = {&as<description>(how), &as<layout>(a), &as<layout>(b), &as<layout>(c),
                      &as<layout>(d)};
-        algorithm chosen = {magic, hash(p), 0, 0, 1, {1, 1, 1, 1}};
+        algorithm chosen = {
+            magic,       hash(p), 0, 0, 1, current_settings().library, CUBLAS_STATUS_SUCCESS,
+            {1, 1, 1, 1}};
         if (algo)
             chosen = as<const algorithm>(algo);
+        if (chosen.magic == no_algorithm)
+            fail("cublasLtMatmul: an algorithm from a result whose state is not SUCCESS");
         cublasStatus_t status = check_problem(p);
         if (status == CUBLAS_STATUS_SUCCESS)
             status = check_algorithm(p, chosen);
         if (status == CUBLAS_STATUS_SUCCESS)
             status = check_pointers(p, chosen, {alpha, beta}, {A, B, C, D});
+        if (status == CUBLAS_STATUS_SUCCESS)
+            status = chosen.fails_with;
         if (status != CUBLAS_STATUS_SUCCESS)
             return status;
         chosen.workspace_bytes = workspace_of(p, chosen.splits); // it may come from other sizes
@@ -169,6 +177,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
             return CUBLAS_STATUS_INVALID_VALUE;
         product run = make_product(p, chosen, {alpha, beta}, {A, B, C, D});
         run.workspace = static_cast<char *>(workspace);
+        enter_device(__func__);
+        if (check_stream(stream) != cudaSuccess || resolve(stream)->device != current_device())
+            return CUBLAS_STATUS_EXECUTION_FAILED;
         cudaError_t error =
             enqueue(stream, work([run](progress &at) { return run_product(run, at); }, true));
         return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;

@@ -1,11 +1,18 @@
 // Device and pinned memory, and the device's properties.
 //
-// Device memory is host memory of its own: ASan sees the end of each allocation, holds it poisoned
-// while no work runs on the device (a host access is reported as use-after-poison), and it starts
-// as NaN.
+// Each allocation on the device has pages of its own, which nobody pays for before they are
+// touched, between pages that nobody may touch. It starts at a multiple of 256 bytes, no better,
+// and ends as near the page behind it as that allows; the bytes that are left there must stay as
+// they are. So a kernel that reads or writes past either end is stopped, or finds NaN. Memory
+// starts as NaN; of more than a GB only both ends do.
+//
+// ASan sees the end of each allocation, holds it poisoned while no work runs on the device (a host
+// access is reported as use-after-poison).
 #include "device.h"
 #include "sanitizer.h"
 #include <cstdlib>
+#include <sys/mman.h>
+#include <unistd.h>
 
 namespace emulator
 {
@@ -13,6 +20,7 @@ namespace emulator
 static std::map<const char *, allocation> allocations; // by their first byte
 static std::map<int, size_t> used_bytes;
 static int open = -1; // the device whose memory may be touched now
+constexpr size_t alignment = 256, huge_bytes = size_t(1) << 30, huge_end_bytes = size_t(64) << 20;
 
 const allocation *find_allocation(const void *p, size_t bytes)
 {
@@ -30,13 +38,19 @@ bool in_device_memory(const void *p, size_t bytes)
     return a && a->device >= 0;
 }
 
+// Of huge ones not even ASan's record can be kept.
+static bool watched(const allocation &a)
+{
+    return a.bytes <= huge_bytes;
+}
+
 void open_device(int device)
 {
     if (open == device)
         return;
     close_device();
     for (const auto &entry : allocations)
-        if (entry.second.device == device)
+        if (entry.second.device == device && watched(entry.second))
             unpoison(entry.second.memory, entry.second.bytes);
     open = device;
 }
@@ -46,7 +60,7 @@ void close_device()
     if (open < 0)
         return;
     for (const auto &entry : allocations)
-        if (entry.second.device == open)
+        if (entry.second.device == open && watched(entry.second))
             poison(entry.second.memory, entry.second.bytes);
     open = -1;
 }
@@ -54,6 +68,75 @@ void close_device()
 long live_allocations()
 {
     return long(allocations.size());
+}
+
+// The bytes between the end of an allocation and the page behind it.
+static size_t gap_of(const allocation &a)
+{
+    return -a.bytes % alignment;
+}
+
+__attribute__((no_sanitize("address"))) void check_gaps(int device)
+{
+    for (const auto &entry : allocations) {
+        const allocation &a = entry.second;
+        const char *end = a.memory + a.bytes;
+        if (a.device == device)
+            for (size_t i = 0; i < gap_of(a); i++)
+                if (end[i] != char(0xff))
+                    fail("written %zu bytes past the end of %zu bytes of device memory", i + 1,
+                         a.bytes);
+    }
+}
+
+// The pages of an allocation with its gap, without those around them.
+static size_t inside_bytes(size_t bytes)
+{
+    size_t page = size_t(sysconf(_SC_PAGESIZE));
+    return (bytes + -bytes % alignment + page - 1) / page * page;
+}
+
+static char *map_pages(size_t bytes)
+{
+    size_t page = size_t(sysconf(_SC_PAGESIZE)), inside = inside_bytes(bytes);
+    void *pages = mmap(nullptr, inside + 2 * page, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED)
+        return nullptr;
+    if (mprotect(static_cast<char *>(pages) + page, inside, PROT_READ | PROT_WRITE)) {
+        munmap(pages, inside + 2 * page);
+        return nullptr;
+    }
+    return static_cast<char *>(pages) + page + inside - bytes - -bytes % alignment;
+}
+
+static void unmap_pages(const allocation &a)
+{
+    size_t page = size_t(sysconf(_SC_PAGESIZE)), inside = inside_bytes(a.bytes);
+    munmap(a.memory + a.bytes + gap_of(a) - inside - page, inside + 2 * page);
+}
+
+void fill(void *memory, int value, size_t bytes)
+{
+    size_t end_bytes = bytes > huge_bytes ? huge_end_bytes : bytes;
+    memset(memory, value, end_bytes);
+    memset(static_cast<char *>(memory) + bytes - end_bytes, value, end_bytes);
+}
+
+static char *take_memory(size_t bytes, int device)
+{
+    void *pinned = nullptr;
+    if (device < 0)
+        return posix_memalign(&pinned, 4096, bytes) ? nullptr : static_cast<char *>(pinned);
+    return map_pages(bytes);
+}
+
+static void give_back_memory(const allocation &a)
+{
+    if (a.device < 0)
+        free(a.memory);
+    else
+        unmap_pages(a);
 }
 
 static cudaError_t allocate(void **memory, size_t bytes, int device)
@@ -69,17 +152,19 @@ static cudaError_t allocate(void **memory, size_t bytes, int device)
     size_t limit = current_settings().memory_bytes;
     if (device >= 0 && (bytes > limit || used_bytes[device] > limit - bytes))
         return cudaErrorMemoryAllocation;
-    void *p;
-    if (posix_memalign(&p, device >= 0 ? 256 : 4096, bytes))
+    allocation a = {take_memory(bytes, device), bytes, device};
+    if (!a.memory)
         return cudaErrorMemoryAllocation;
-    memset(p, 0xff, bytes);
-    allocation a = {static_cast<char *>(p), bytes, device};
     allocations[a.memory] = a;
     if (device >= 0) {
         used_bytes[device] += bytes;
-        poison(p, bytes);
+        fill(a.memory, 0xff, bytes + gap_of(a));
+        if (watched(a))
+            poison(a.memory, a.bytes + gap_of(a));
+    } else {
+        memset(a.memory, 0xff, bytes);
     }
-    *memory = p;
+    *memory = a.memory;
     return cudaSuccess;
 }
 
@@ -96,11 +181,14 @@ static cudaError_t release(void *memory, bool on_device)
     for (int i = 0; i < current_settings().devices; i++)
         wait_for_device(i);
     close_device();
-    if (on_device)
-        used_bytes[found->second.device] -= found->second.bytes;
-    unpoison(memory, found->second.bytes);
+    allocation freed = found->second;
     allocations.erase(found);
-    free(memory);
+    if (on_device) {
+        used_bytes[freed.device] -= freed.bytes;
+        if (watched(freed))
+            unpoison(memory, freed.bytes + gap_of(freed));
+    }
+    give_back_memory(freed);
     return cudaSuccess;
 }
 
@@ -239,7 +327,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
-    return call(__func__, [&] {
+    return call_without_context(__func__, [&] {
         if (!valid_device(device))
             return cudaErrorInvalidDevice;
         fill_properties(properties);
@@ -250,7 +338,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int device)
 {
-    return call(__func__, [&] {
+    return call_without_context(__func__, [&] {
         if (!valid_device(device))
             return cudaErrorInvalidDevice;
         cudaDeviceProp properties;

@@ -1,6 +1,7 @@
 // Warp-wide exchanges, matrix products and asynchronous copies, by the PTX ISA's fragment maps. The
 // last lane of a warp to arrive computes for all of them, on operands that lie on their stacks.
 #include "block.h"
+#include "trace.h"
 
 namespace emulator
 {
@@ -96,6 +97,7 @@ static void combine_mma(void *const lanes[32], unsigned)
 {
     const product &any = *static_cast<product *>(lanes[0]);
     int k = any.k;
+    trace_mma(k);
     float a[16][16], b[16][8];
     for (int lane = 0; lane < 32; lane++) {
         const product &p = *static_cast<product *>(lanes[lane]);
@@ -185,6 +187,8 @@ void cp_async(void *shared, const void *global, unsigned bytes, unsigned source_
     if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes)
         fail("cp.async at %s:%d: not aligned to %u bytes", where.file, where.line, bytes);
     check_access(shared, bytes, access::copy_issued);
+    if (marking)
+        mark_access(global, source_bytes, true);
     self().open.push_back({shared, global, bytes, source_bytes});
     if (current_settings().capability < 80) { // cuda.cuh copies at once there
         cp_async_commit();

@@ -13,6 +13,7 @@
 // What runs past the end of dynamic shared memory is found here too, where ASan is not there for
 // it.
 #include "block.h"
+#include "trace.h"
 #include <cstdio>
 #include <dlfcn.h>
 
@@ -204,15 +205,23 @@ void check_access(const void *p, size_t bytes, access how)
 #ifdef EMULATOR_HOOKS
 using namespace emulator;
 
-// Most accesses are to other memory, and many come from host code.
+static void note(const void *p, size_t bytes, access how, void *code)
+{
+    if (marking)
+        mark_access(p, bytes, how == access::read);
+    check(p, bytes, how, code);
+}
+
+// Most accesses are to other memory, and many come from host code. It has no frame, which would
+// leave something in the stacks' NaN.
 static inline void hook(const void *p, size_t bytes, access how, void *code)
 {
-    if (running && shared_at(p))
-        check(p, bytes, how, code);
+    if (running && (marking || shared_at(p)))
+        note(p, bytes, how, code);
 }
 
 #define HOOK extern "C" __attribute__((visibility("hidden"))) void
-#define HOOKS(bytes)                                                                               \
+#define ALIGNED_HOOKS(bytes)                                                                       \
     HOOK __tsan_read##bytes(void *p)                                                               \
     {                                                                                              \
         hook(p, bytes, access::read, __builtin_return_address(0));                                 \
@@ -220,7 +229,9 @@ static inline void hook(const void *p, size_t bytes, access how, void *code)
     HOOK __tsan_write##bytes(void *p)                                                              \
     {                                                                                              \
         hook(p, bytes, access::write, __builtin_return_address(0));                                \
-    }                                                                                              \
+    }
+#define HOOKS(bytes)                                                                               \
+    ALIGNED_HOOKS(bytes)                                                                           \
     HOOK __tsan_unaligned_read##bytes(void *p)                                                     \
     {                                                                                              \
         hook(p, bytes, access::read, __builtin_return_address(0));                                 \
@@ -229,12 +240,11 @@ static inline void hook(const void *p, size_t bytes, access how, void *code)
     {                                                                                              \
         hook(p, bytes, access::write, __builtin_return_address(0));                                \
     }
+ALIGNED_HOOKS(1)
 HOOKS(2)
 HOOKS(4)
 HOOKS(8)
 HOOKS(16)
-HOOK __tsan_read1(void *) {}
-HOOK __tsan_write1(void *) {}
 HOOK __tsan_read_range(void *p, size_t bytes)
 {
     hook(p, bytes, access::read, __builtin_return_address(0));

@@ -21,7 +21,10 @@ struct machine {
     std::vector<injected> faults;
     std::map<std::string, long> calls;
     std::map<int, cudaError_t> lost;
+    std::set<int> contexts; // the devices that have one
 };
+
+constexpr heuristic heuristic_by_default = heuristic::rough;
 
 static thread_local int device_of_thread;
 static thread_local cudaError_t last_error;
@@ -43,6 +46,14 @@ static void add_faults(machine &m, const char *text)
     }
 }
 
+static heuristic read_heuristic(const char *text)
+{
+    return !text || !*text          ? heuristic_by_default
+           : !strcmp(text, "none")  ? heuristic::none
+           : !strcmp(text, "rough") ? heuristic::rough
+                                    : heuristic::smooth;
+}
+
 static machine read_environment()
 {
     machine m = {};
@@ -50,6 +61,9 @@ static machine read_environment()
     m.set.devices = int(environment("EMULATOR_DEVICES", 1));
     m.set.capability = int(capability * 10 + 0.5);
     m.set.memory_bytes = size_t(environment("EMULATOR_MEMORY_MB", 8192)) << 20;
+    m.set.heuristic = read_heuristic(getenv("EMULATOR_HEURISTIC"));
+    m.set.library = int(environment("EMULATOR_LIBRARY", 1));
+    m.set.only_device = int(environment("EMULATOR_ONLY_DEVICE", -1));
     m.set.blocks = uint64_t(environment("EMULATOR_BLOCKS", 0));
     m.set.races = environment("EMULATOR_RACES", 1) != 0;
     m.seed = m.random = uint64_t(environment("EMULATOR_SEED", 1));
@@ -155,6 +169,15 @@ int current_device()
     return device_of_thread;
 }
 
+void enter_device(const char *call)
+{
+    int only = current_settings().only_device, device = current_device();
+    the_machine().contexts.insert(device);
+    if (only >= 0 && device != only)
+        fail("%s makes a context on GPU %d, which takes half a GB there; only GPU %d is in use",
+             call, device, only);
+}
+
 cudaError_t remember(cudaError_t error)
 {
     if (error != cudaSuccess && error != cudaErrorNotReady)
@@ -209,6 +232,12 @@ void emulator_seed(uint64_t value)
     the_machine().seed = the_machine().random = value;
 }
 
+int emulator_has_context(int device)
+{
+    std::lock_guard<std::mutex> guard(mutex);
+    return int(the_machine().contexts.count(device));
+}
+
 long emulator_live(void)
 {
     std::lock_guard<std::mutex> guard(mutex);
@@ -241,12 +270,14 @@ cudaError_t cudaSetDevice(int device)
         error = cudaErrorInvalidDevice;
     if (error == cudaSuccess)
         device_of_thread = device;
+    if (error == cudaSuccess)
+        enter_device(__func__);
     return remember(error == cudaSuccess ? device_error(device) : error);
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
-    return call(__func__, [&] {
+    return call_without_context(__func__, [&] {
         *device = device_of_thread;
         return cudaSuccess;
     });
@@ -255,7 +286,7 @@ cudaError_t cudaGetDevice(int *device)
 cudaError_t cudaGetDeviceCount(int *count)
 {
     *count = 0;
-    return call(__func__, [&] {
+    return call_without_context(__func__, [&] {
         *count = current_settings().devices;
         return cudaSuccess;
     });

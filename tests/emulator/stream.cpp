@@ -3,7 +3,7 @@
 // DESIGN. Enqueuing only enqueues. Work runs when somebody waits, and now and then at an enqueue or
 // a query: each time one stream, drawn at random among those whose first operation may run, does
 // one step of it. So whatever the program has not ordered, by stream or event, happens in any order
-// and a kernel's blocks interleave with the work of other streams.
+// and a kernel's blocks interleave with the work of other streams. Late work comes last of all.
 // Work is done on the caller's thread, under the emulator's mutex.
 //
 // The device has a clock of its own, so that what a program decides by measured times is a function
@@ -60,11 +60,11 @@ void append(cudaStream_t stream, const operation_ref &added)
     stream->queue.push_back(added);
     stream->last = added;
     if (one_in(8))
-        for (uint64_t steps = random_below(5); steps && step_one();)
+        for (uint64_t steps = random_below(5); steps && step_one(false);)
             steps--;
 }
 
-cudaError_t enqueue(cudaStream_t stream, work run, operation_ref *enqueued)
+cudaError_t enqueue(cudaStream_t stream, work run, operation_ref *enqueued, bool late)
 {
     cudaError_t error = check_stream(stream);
     if (error != cudaSuccess)
@@ -76,6 +76,7 @@ cudaError_t enqueue(cudaStream_t stream, work run, operation_ref *enqueued)
     }
     operation_ref added = std::make_shared<operation>();
     added->run = std::move(run);
+    added->late = late;
     append(stream, added);
     if (enqueued)
         *enqueued = added;
@@ -90,9 +91,10 @@ static bool may_run(const operation &next)
     return true;
 }
 
-static bool may_run(cudaStream_t stream)
+static bool may_run(cudaStream_t stream, bool late)
 {
-    return !stream->queue.empty() && may_run(*stream->queue.front());
+    const std::deque<operation_ref> &queue = stream->queue;
+    return !queue.empty() && queue.front()->late == late && may_run(*queue.front());
 }
 
 // Kernels launched to overlap begin while the work before them runs.
@@ -120,6 +122,7 @@ static void run_step(cudaStream_t stream)
     }
     if (!done)
         return;
+    check_gaps(stream->device);
     cudaError_t error = static_cast<cudaError_t>(fault("execute"));
     if (error != cudaSuccess)
         lose_device(stream->device, error);
@@ -137,15 +140,23 @@ static void remove(cudaStream_t stream)
     delete stream;
 }
 
-bool step_one()
+static std::vector<cudaStream_t> ready_streams(bool late)
 {
     std::vector<cudaStream_t> ready;
     for (int device = 0; device < current_settings().devices; device++)
-        if (may_run(default_stream(device)))
+        if (may_run(default_stream(device), late))
             ready.push_back(default_stream(device));
     for (cudaStream_t stream : streams)
-        if (may_run(stream))
+        if (may_run(stream, late))
             ready.push_back(stream);
+    return ready;
+}
+
+bool step_one(bool late_too)
+{
+    std::vector<cudaStream_t> ready = ready_streams(false);
+    if (ready.empty() && late_too)
+        ready = ready_streams(true);
     if (ready.empty())
         return false;
     cudaStream_t stream = ready[random_below(ready.size())];

@@ -81,9 +81,10 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)();
-    } tests[] = {{"block", test_block},      {"race", test_race},     {"ptx", test_ptx},
-                 {"overlap", test_overlap},  {"stream", test_stream}, {"graph", test_graph},
-                 {"cublaslt", test_cublaslt}};
+    } tests[] = {
+        {"block", test_block},     {"race", test_race},         {"ptx", test_ptx},
+        {"overlap", test_overlap}, {"memory", test_memory},     {"stream", test_stream},
+        {"graph", test_graph},     {"cublaslt", test_cublaslt}, {"heuristic", test_heuristic}};
     for (const auto &test : tests) {
         if (argc > 1 && strcmp(argv[1], test.name))
             continue;

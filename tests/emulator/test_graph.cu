@@ -74,6 +74,7 @@ static bool replays(bool wait)
     bool right = s.y.get()[n - 1] == 1.0f + 10.0f * 2.0f;
     std::vector<float> other(n, 3.0f);
     CUDA_OK(cudaMemcpy(s.x.data, other.data(), n * sizeof(float), cudaMemcpyHostToDevice));
+    CUDA_OK(cudaStreamSynchronize(nullptr));
     CUDA_OK(cudaGraphLaunch(executable, s.main));
     CUDA_OK(cudaGraphLaunch(executable, s.side)); // of one graph: in order all the same
     CUDA_OK(cudaGraphExecDestroy(executable));

@@ -1,6 +1,5 @@
-// Memory, streams, events, errors: what is in order, what is not, and that it shows.
+// Streams, events, devices, errors: what is in order, what is not, and that it shows.
 #include "check.h"
-#include <cmath>
 #include <thread>
 
 static __global__ void add_kernel(float *out, const float *in, float value, int n)
@@ -112,6 +111,34 @@ static bool after_default(unsigned flags)
     return right;
 }
 
+// Of cudaMemcpy from pageable memory and cudaMemset only the legacy stream sees the end: nothing on
+// a non-blocking stream does by itself.
+static bool after_upload(bool is_pinned, unsigned flags, bool wait)
+{
+    cudaStream_t stream;
+    CUDA_OK(cudaStreamCreateWithFlags(&stream, flags));
+    float *memory = pinned(n);
+    std::vector<float> pageable(n, 1.0f);
+    std::fill(memory, memory + n, 1.0f);
+    device_array<float> x(std::vector<float>(n, 0.0f)), y(n);
+    CUDA_OK(
+        cudaMemcpy(x.data, is_pinned ? memory : pageable.data(), n * 4, cudaMemcpyHostToDevice));
+    pageable.assign(n, 5.0f); // free for reuse all the same
+    if (wait)
+        CUDA_OK(cudaStreamSynchronize(nullptr));
+    CUDA_OK(add(stream, y.data, x.data, 1.0f, n));
+    CUDA_OK(cudaStreamSynchronize(stream));
+    bool right = y.get()[0] == 2.0f;
+    CHECK(x.get()[0] == 1.0f);
+    CUDA_OK(cudaMemset(x.data, 0, n * 4));
+    CUDA_OK(add(stream, y.data, x.data, 1.0f, n));
+    CUDA_OK(cudaStreamSynchronize(stream));
+    CHECK((y.get()[0] == 1.0f) == (flags == cudaStreamDefault));
+    CUDA_OK(cudaStreamDestroy(stream));
+    CUDA_OK(cudaFreeHost(memory));
+    return right;
+}
+
 // Two OS threads, whose kernels run on the same fibers in turn.
 static void test_threads()
 {
@@ -152,34 +179,6 @@ static void test_events()
     CUDA_OK(cudaEventDestroy(start));
     CUDA_OK(cudaEventDestroy(end));
     CUDA_OK(cudaStreamDestroy(stream));
-}
-
-static void test_memory()
-{
-    void *memory;
-    size_t free_bytes, total_bytes;
-    CUDA_OK(cudaMemGetInfo(&free_bytes, &total_bytes));
-    CHECK(cudaMalloc(&memory, free_bytes + 1) == cudaErrorMemoryAllocation && !memory);
-    CHECK(cudaGetLastError() == cudaErrorMemoryAllocation);
-    device_array<float> x(10);
-    CHECK(std::isnan(x.get()[9]));
-    CHECK(reinterpret_cast<uintptr_t>(x.data) % 256 == 0);
-    std::vector<float> host(11);
-    CHECK(cudaMemcpy(x.data, host.data(), 44, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
-    CHECK(cudaMemcpy(x.data, host.data(), 40, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);
-    CHECK(cudaFree(host.data()) == cudaErrorInvalidValue);
-    CUDA_OK(cudaMemset(x.data, 0, 40));
-    CHECK(x.get()[9] == 0.0f);
-    // A column of (5, 2) into a row.
-    device_array<float> y(std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
-    CUDA_OK(cudaMemcpy2DAsync(x.data, 4, y.data + 1, 8, 4, 5, cudaMemcpyDeviceToDevice, nullptr));
-    CHECK(x.get()[0] == 1 && x.get()[4] == 9 && x.get()[5] == 0);
-    cudaGetLastError();
-    if (under_asan) {
-        CHECK(dies([&] { x.data[0] = 1.0f; }, "use-after-poison"));
-        CHECK(dies([&] { cudaMemcpy(x.data, host.data() + 2, 40, cudaMemcpyHostToDevice); },
-                   "heap-buffer-overflow"));
-    }
 }
 
 static void test_faults()
@@ -241,6 +240,54 @@ static void test_devices()
     emulator_reset();
 }
 
+// Copies and waits work from any device, but make a context where the thread is; launches do not.
+static void test_current_device()
+{
+    setenv("EMULATOR_DEVICES", "3", 1);
+    emulator_reset();
+    int count;
+    cudaDeviceProp properties;
+    CUDA_OK(cudaGetDeviceCount(&count));
+    CUDA_OK(cudaGetDeviceProperties(&properties, 1));
+    CHECK(!emulator_has_context(0) && !emulator_has_context(1));
+    CUDA_OK(cudaSetDevice(2));
+    cudaStream_t stream = new_stream();
+    {
+        device_array<float> x(std::vector<float>(n, 1.0f));
+        float *host = pinned(n);
+        cudaGraph_t graph;
+        cudaGraphExec_t executable;
+        CUDA_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+        CUDA_OK(add(stream, x.data, x.data, 1.0f, n));
+        CUDA_OK(cudaStreamEndCapture(stream, &graph));
+        CUDA_OK(cudaGraphInstantiate(&executable, graph, 0));
+        CHECK(emulator_has_context(2) && !emulator_has_context(0));
+        std::thread([&] {
+            CHECK(cudaGraphLaunch(executable, stream) == cudaErrorInvalidResourceHandle);
+            CUDA_OK(cudaMemcpyAsync(host, x.data, n * 4, cudaMemcpyDeviceToHost, stream));
+            CUDA_OK(cudaStreamSynchronize(stream));
+            CHECK(emulator_has_context(0) && host[0] == 1.0f);
+            CUDA_OK(cudaSetDevice(2));
+            CUDA_OK(cudaGraphLaunch(executable, stream));
+            CUDA_OK(cudaStreamSynchronize(stream));
+        }).join();
+        CHECK(!emulator_has_context(1) && x.get()[0] == 2.0f);
+        CUDA_OK(cudaGraphExecDestroy(executable));
+        CUDA_OK(cudaGraphDestroy(graph));
+        CUDA_OK(cudaFreeHost(host));
+    }
+    setenv("EMULATOR_ONLY_DEVICE", "2", 1);
+    emulator_reset();
+    CUDA_OK(cudaStreamSynchronize(stream));
+    auto wait = [&] { std::thread([&] { cudaStreamSynchronize(stream); }).join(); };
+    CHECK(dies(wait, "cudaStreamSynchronize makes a context on GPU 0"));
+    CUDA_OK(cudaStreamDestroy(stream));
+    unsetenv("EMULATOR_ONLY_DEVICE");
+    unsetenv("EMULATOR_DEVICES");
+    emulator_reset();
+    CUDA_OK(cudaSetDevice(0));
+}
+
 void test_stream()
 {
     CHECK(wrong_seeds(40, [] { return pipeline(true); }) == 0);
@@ -252,10 +299,14 @@ void test_stream()
     CHECK(wrong_seeds(40, [] { return early_read(false); }) == 0);
     CHECK(wrong_seeds(40, [] { return after_default(cudaStreamDefault); }) == 0);
     CHECK(wrong_seeds(40, [] { return after_default(cudaStreamNonBlocking); }) > 2);
+    CHECK(wrong_seeds(40, [] { return after_upload(false, cudaStreamNonBlocking, false); }) == 40);
+    CHECK(wrong_seeds(40, [] { return after_upload(false, cudaStreamNonBlocking, true); }) == 0);
+    CHECK(wrong_seeds(40, [] { return after_upload(false, cudaStreamDefault, false); }) == 0);
+    CHECK(wrong_seeds(40, [] { return after_upload(true, cudaStreamNonBlocking, false); }) == 0);
     emulator_seed(1);
     test_threads();
     test_events();
-    test_memory();
     test_faults();
     test_devices();
+    test_current_device();
 }

@@ -77,7 +77,10 @@ run_step() {
     case $1 in
     first) for each in kernels networks batches photos bench load ops probe table; do run_step $each; done ;;
     second) for each in memcheck racecheck torch table; do run_step $each; done ;;
-    kernels) step kernels 120 ./test_kernels cuda ;;
+    kernels)
+        step kernels 120 ./test_kernels cuda
+        step kernels_large 120 ./test_kernels cuda:large
+        ;;
     networks) step networks 120 ./test_vit cuda ;;
     batches) step batches 150 ./gpu_batches "$model" "$batches" ;;
     photos)

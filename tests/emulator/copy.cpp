@@ -81,14 +81,9 @@ static cudaError_t fill_async(void *memory, int value, size_t bytes, cudaStream_
 {
     if (!in_device_memory(memory, bytes))
         return cudaErrorInvalidValue;
-<<<<<<< HEAD
     auto run = [=](progress &) {
-        fill(memory, value, bytes);
-=======
-    return enqueue(stream, [=](progress &) {
         if (trace_fill(bytes))
-            memset(memory, value, bytes);
->>>>>>> counting
+            fill(memory, value, bytes);
         return true;
     };
     return enqueue(stream, run, nullptr, late);

@@ -6,7 +6,6 @@ are built into an emulated vitserve_cuda.so of their own (only what the mistake 
 again) and the tests run on it until the first that fails. Prints a line for each. Exit code 1 if a
 mutant survives that a test should catch, or if its text is no longer in the code.
 
-    cmake --build build --target vitserve_cuda_emulated emulated_programs
     tests/emulator/mutants.py            all mutants; about ten seconds each
     tests/emulator/mutants.py A01 'N*'   those alone
     tests/emulator/mutants.py --check    only whether each mutant's text is there, exactly once
@@ -141,6 +140,9 @@ class Build:
 
     def __init__(self, folder):
         self.folder = folder
+        if subprocess.run(["cmake", "--build", ".", "-j1", "--target", "vitserve_cuda_emulated",
+                           "emulated_programs"], cwd=folder, check=False).returncode:
+            sys.exit(f"{folder}: the code as it is does not build")
         entries = json.loads((folder / "compile_commands.json").read_text(encoding="utf-8"))
         self.compile = {}  # by source: its command, and the object in it
         for entry in entries:

@@ -61,7 +61,7 @@ struct layernorm_args {
 
 enum linear_kind {
     LINEAR_BIAS,     // out (activations)  = in . weight^T + bias
-    LINEAR_GELU,     // out (activations)  = gelu(in . weight^T + bias), in the backend's form
+    LINEAR_GELU,     // out (activations)  = gelu(in . weight^T + bias), the exact (erf) form
     LINEAR_RESIDUAL, // out (fp32)        += in . weight^T + bias
     LINEAR_LOGITS,   // out (fp32)         = in . weight^T + bias
 };
@@ -145,7 +145,6 @@ struct backend {
     char device_name[128];    // of the processor, for people
     enum precision precision; // in force; never AUTO
     size_t activation_bytes;  // of one value in the activation type
-    const char *gelu;         // the form in force: "erf", or "tanh", which is within 5e-4 of it
     int workers;              // streams that it takes to keep the device busy
 };
 

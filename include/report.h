@@ -6,7 +6,7 @@
 
 // What only a loaded model has.
 struct report_runtime {
-    const char *device, *device_name, *precision, *gelu, *weights_source, *version;
+    const char *device, *device_name, *precision, *weights_source, *version;
     size_t weights_bytes;
     int max_batch;
 };

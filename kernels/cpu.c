@@ -355,8 +355,7 @@ enum status backend_cpu_create_isa(const char *name, enum precision precision, i
                                  .name = "cpu",
                                  .precision = precision,
                                  .activation_bytes = precision == PRECISION_FP32 ? 4 : 2,
-                                 .workers = 1,
-                                 .gelu = "erf"};
+                                 .workers = 1};
     read_device_name(cpu->base.device_name, sizeof cpu->base.device_name);
     cpu->kernels = &isa->kernels;
     cpu->threads = threads > 0 ? threads : available_cores();

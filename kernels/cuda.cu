@@ -322,11 +322,6 @@ static enum status choose_precision(struct cuda_backend *cuda, enum precision pr
                                                            : CUDA_R_16F;
     cuda->types.compute =
         precision == PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-    // cuBLASLt's epilogue is the tanh form. It is further from erf's than fp16 rounds, not than
-    // bf16 does, and the library fuses it on these devices alone.
-    cuda->types.gelu_in_epilogue = precision == PRECISION_BF16 && cuda->compute_capability >= 90 &&
-                                   cuda->compute_capability < 120;
-    cuda->base.gelu = cuda->types.gelu_in_epilogue ? "tanh" : "erf";
     return STATUS_OK;
 }
 

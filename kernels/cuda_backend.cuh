@@ -13,7 +13,6 @@ extern "C" {
 struct cuda_types {
     cudaDataType_t activation;
     cublasComputeType_t compute;
-    bool gelu_in_epilogue; // of a product, in its tanh form; else a kernel, in the erf form
 };
 
 struct matmul_plans; // linear.cu: one compiled matrix product per shape

@@ -2,9 +2,8 @@
 //
 // cuBLASLt counts in columns: our row-major out (M, N) is its N x M matrix, weight (N, K) is its
 // K x N, transposed, and in (M, K) is its K x M, so no operand is ever moved. Sums are fp32. The
-// bias is added by the library's epilogue, in out's type. GELU is the epilogue's too where it is
-// free and its tanh form is exact enough (cuda.cu), and a kernel of our own elsewhere.
-// LINEAR_RESIDUAL reads and writes out in place (beta = 1).
+// bias is added by the library's epilogue, in out's type; GELU is our own kernel, because the
+// epilogue's is the tanh form. LINEAR_RESIDUAL reads and writes out in place (beta = 1).
 //
 // A plan is one product compiled for one shape: descriptors and an algorithm. The library's ranking
 // is a guess, so a plan's candidates are timed once, with the second-level cache flushed before
@@ -74,7 +73,7 @@ static struct tuning_key key_of(const struct cuda_types *types, const struct mat
 {
     struct tuning_key key = {};
     key.out_stride = m->out_stride;
-    key.kind = m->kind == LINEAR_GELU && !types->gelu_in_epilogue ? LINEAR_BIAS : m->kind;
+    key.kind = m->kind == LINEAR_GELU ? LINEAR_BIAS : m->kind;
     key.type = types->activation;
     key.compute = types->compute;
     key.M = m->M;
@@ -88,8 +87,7 @@ static enum status describe(const struct cuda_types *types, const struct tuning_
 {
     cudaDataType_t out = is_fp32_out(linear_kind(key->kind)) ? CUDA_R_32F : types->activation;
     cublasOperation_t transpose = CUBLAS_OP_T;
-    cublasLtEpilogue_t epilogue =
-        key->kind == LINEAR_GELU ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_BIAS;
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     TRY_CUBLAS(cublasLtMatmulDescCreate(&plan->operation, types->compute, CUDA_R_32F));
     TRY_CUBLAS(cublasLtMatmulDescSetAttribute(plan->operation, CUBLASLT_MATMUL_DESC_TRANSA,
                                               &transpose, sizeof transpose));
@@ -326,9 +324,7 @@ enum status matmul_cuda(struct stream *stream, const struct matmul *m)
     TRY(find_plan(cuda, m, &plan));
     TRY(set_bias(plan, m));
     TRY_CUBLAS(multiply(cuda, plan, m));
-    if (m->kind != LINEAR_GELU || backend_of(stream)->types.gelu_in_epilogue)
-        return STATUS_OK;
-    return apply_gelu(stream, m->out, int64_t(m->M) * m->N);
+    return m->kind == LINEAR_GELU ? apply_gelu(stream, m->out, int64_t(m->M) * m->N) : STATUS_OK;
 }
 
 enum status linear_cuda(struct stream *stream, const struct linear_args *args)

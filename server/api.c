@@ -92,7 +92,6 @@ static enum status model_handle(struct call *call)
     struct report_runtime runtime = {.device = backend->name,
                                      .device_name = backend->device_name,
                                      .precision = precision_name(backend->precision),
-                                     .gelu = backend->gelu,
                                      .weights_source = model->weights_source,
                                      .version = VITSERVE_VERSION,
                                      .weights_bytes = model->replicas[0].weights.bytes,

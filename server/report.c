@@ -298,12 +298,11 @@ static json_t *json_preprocess(const struct preprocess *recipe)
 
 static json_t *json_runtime(const struct report_runtime *runtime, const struct vit_dims *dims)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:I, s:s, s:s}", "device", runtime->device,
-                     "device_name", runtime->device_name, "precision", runtime->precision, "gelu",
-                     runtime->gelu, "weights_bytes", (json_int_t)runtime->weights_bytes,
-                     "max_batch", runtime->max_batch, "flops_per_image",
-                     (json_int_t)vit_flops(dims), "weights_source", runtime->weights_source,
-                     "version", runtime->version);
+    return json_pack("{s:s, s:s, s:s, s:I, s:i, s:I, s:s, s:s}", "device", runtime->device,
+                     "device_name", runtime->device_name, "precision", runtime->precision,
+                     "weights_bytes", (json_int_t)runtime->weights_bytes, "max_batch",
+                     runtime->max_batch, "flops_per_image", (json_int_t)vit_flops(dims),
+                     "weights_source", runtime->weights_source, "version", runtime->version);
 }
 
 static enum status write_json(FILE *out, const struct catalog_entry *entry,

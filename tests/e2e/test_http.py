@@ -207,9 +207,9 @@ class Paths(ServerCase):
         self.assertEqual({name: model["preprocess"][name] for name in
                           ("resize", "crop", "interpolation")},
                          {"resize": 256, "crop": 224, "interpolation": "bicubic"})
-        self.assertEqual(set(runtime), {"device", "device_name", "precision", "gelu",
-                                        "weights_bytes", "max_batch", "flops_per_image",
-                                        "weights_source", "version"})
+        self.assertEqual(set(runtime), {"device", "device_name", "precision", "weights_bytes",
+                                        "max_batch", "flops_per_image", "weights_source",
+                                        "version"})
         self.assertEqual((runtime["device"], runtime["weights_source"], runtime["max_batch"]),
                          ("cpu", "random", 8))
         self.assertGreater(runtime["flops_per_image"], 2e9)

@@ -283,9 +283,24 @@ static enum status find_plan(struct cuda_stream *stream, const struct matmul *m,
 
 // ---- GELU ---------------------------------------------------------------------------------------
 
-static __device__ float gelu(float x)
+template <class T> static __device__ float gelu(float x)
 {
     return 0.5f * x * (1.0f + erff(x * 0.70710678f)); // x / sqrt 2
+}
+
+// To 4e-5 + 4e-8 |x|, in half as many instructions: gelu_half() of numeric.h.
+template <> __device__ float gelu<__nv_bfloat16>(float x)
+{
+    float c = fminf(fmaxf(x, -4.375f), 4.375f), square = c * c, p = 3.67359303e-11f;
+    p = p * square - 3.83426801e-09f;
+    p = p * square + 1.76618968e-07f;
+    p = p * square - 4.76716286e-06f;
+    p = p * square + 8.46928961e-05f;
+    p = p * square - 0.00105712214f;
+    p = p * square + 0.00964897685f;
+    p = p * square - 0.0660837069f;
+    p = p * square + 0.398762941f;
+    return x * (c * p + 0.5f);
 }
 
 // x = gelu(x), in place; eight values a thread. Bound (a prediction) by one read and one write of
@@ -298,12 +313,12 @@ static __global__ void __launch_bounds__(256) gelu_kernel(T *__restrict__ x, int
         float values[8];
         load8(values, x + first);
         for (float &value : values)
-            value = gelu(value);
+            value = gelu<T>(value);
         store4(x + first, float4{values[0], values[1], values[2], values[3]});
         store4(x + first + 4, float4{values[4], values[5], values[6], values[7]});
     } else {
         for (int64_t i = first; i < count; i++)
-            store1(x + i, gelu(to_float(x[i])));
+            store1(x + i, gelu<T>(to_float(x[i])));
     }
 }
 

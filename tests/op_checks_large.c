@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-// Rows at either end that are compared: no more than EMULATOR_BLOCKS (tests/emulator/control.h) of
-// the ctest entry, as a block of any kernel does one row at least.
+// Rows at either end that are compared. The ctest entry has the emulator compute the 64 blocks at
+// either end of a grid (EMULATOR_BLOCKS), each of which does one row at least.
 enum { ENDS = 16 };
 
 static const int64_t PAST_31_BITS = (int64_t)1 << 31;
@@ -222,21 +222,20 @@ struct embed_values {
     double *weight, *bias, *class_token, *position;
 };
 
-// The first tokens of the first image or the last ones of the last.
-static void compare_tokens(struct fixture *f, const struct embed_args *args,
-                           const struct embed_values *v, const uint8_t *pixels, bool last)
+// The first image or the last.
+static void compare_image(struct fixture *f, const struct embed_args *args,
+                          const struct embed_values *v, const uint8_t *pixels, bool last)
 {
-    const int side = args->S / args->P, T = side * side + 1, C = args->C;
-    const size_t count = (size_t)ENDS * (size_t)C, all = (size_t)T * (size_t)C;
-    const int64_t skipped = last ? T - ENDS : 0, image = last ? args->B - 1 : 0;
-    double *exact = zeros(all), *plain = zeros(all);
-    float *got = fetch_part(f, args->x, (image * T + skipped) * C, count, false);
+    const int side = args->S / args->P, T = side * side + 1;
+    const size_t count = (size_t)T * (size_t)args->C;
+    double *exact = zeros(count), *plain = zeros(count);
+    float *got = fetch_part(f, args->x, last ? (args->B - 1) * (int64_t)count : 0, count, false);
     reference_embed(exact, pixels, v->weight, v->bias, v->class_token, v->position, 1, args->S,
-                    args->P, C, exactly);
+                    args->P, args->C, exactly);
     reference_embed(plain, pixels, v->weight, v->bias, v->class_token, v->position, 1, args->S,
-                    args->P, C, in_float);
-    compare(f, last ? "last tokens of embed" : "first tokens of embed", got, plain + skipped * C,
-            exact + skipped * C, count, false, tensor_core_loss(f, EMBED_COLUMNS(args->P)));
+                    args->P, args->C, in_float);
+    compare(f, last ? "last image of embed" : "first image of embed", got, plain, exact, count,
+            false, tensor_core_loss(f, EMBED_COLUMNS(args->P)));
     FREE(exact, plain, got);
 }
 
@@ -283,7 +282,7 @@ void check_large_embed(struct fixture *f)
     args.position = upload_floats(f, v.position, (size_t)T * C);
     OK(f->backend->ops->embed(f->stream, &args));
     for (int end = 0; end < 2; end++)
-        compare_tokens(f, &args, &v, pixels + (size_t)end * image, end == 1);
+        compare_image(f, &args, &v, pixels + (size_t)end * image, end == 1);
     FREE(v.weight, v.bias, v.class_token, v.position, pixels);
     release(f);
 }

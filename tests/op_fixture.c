@@ -137,18 +137,20 @@ void *upload_activations(struct fixture *f, const double *values, size_t count)
     return memory;
 }
 
-// Aligned as a model's weights are.
+// Aligned as a model's weights are. pack() gets the values unrounded: it is to round as round()
+// does.
 void *upload_weight(struct fixture *f, enum weight_kind kind, double *values, int N, int K)
 {
     size_t count = (size_t)N * (size_t)K, bytes;
-    float *floats = to_floats(values, count);
-    f->backend->ops->round(f->backend, kind, N, K, floats);
+    float *floats = to_floats(values, count), *rounded = to_floats(values, count);
+    f->backend->ops->round(f->backend, kind, N, K, rounded);
     for (size_t i = 0; i < count; i++)
-        values[i] = (double)floats[i];
+        values[i] = (double)rounded[i];
     OK(f->backend->ops->packed_bytes(f->backend, kind, N, K, &bytes));
     void *memory = take_buffer(f, GUARD_BYTES, bytes, 0);
     OK(f->backend->ops->pack(f->backend, kind, N, K, floats, memory));
     free(floats);
+    free(rounded);
     return memory;
 }
 

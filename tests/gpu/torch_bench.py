@@ -1,6 +1,9 @@
 """The bar: torchvision's network in PyTorch on the same GPU, eager and compiled. Device-resident bf16
 input, median of many passes. Usage: torch_bench.py MODEL BATCH,BATCH,... FILE; a line of JSON goes
-to FILE as soon as it is measured, since a compilation may outlast the time that is left."""
+to FILE as soon as it is measured, since a compilation may outlast the time that is left.
+
+Compiled products are the library's: trying Triton's own takes a minute for each batch, and they were
+slower where that was seen (H200, batch 64, mlp_in: 38 against 29 us)."""
 
 import json
 import statistics
@@ -8,7 +11,10 @@ import sys
 import time
 
 import torch
+import torch._inductor.config
 import torchvision
+
+torch._inductor.config.max_autotune_gemm_backends = "ATEN"
 
 
 def median_ms(run, seconds=1.0):

@@ -9,6 +9,7 @@
 // held: its threads run up to their grid_wait(), and are left there until the kernel before has
 // ended. Other blocks run meanwhile; what it has in static shared arrays is put aside.
 #include "block.h"
+#include "crash.h"
 #include "sanitizer.h"
 #include <cstdarg>
 #include <cstdio>
@@ -27,11 +28,13 @@ std::string position()
     if (!running)
         return "";
     const kernel &k = *running->launched;
-    char text[512];
+    // (ASan's report names the function, and is not to be disturbed.)
+    std::string source = EMULATOR_ASAN ? "" : source_of(k.function);
+    char text[1024];
     snprintf(text, sizeof text,
-             "kernel launched at %s:%d (%s), block (%u, %u, %u), thread (%u, %u, %u)", k.where.file,
-             k.where.line, k.name.c_str(), blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x,
-             threadIdx.y, threadIdx.z);
+             "kernel %s\n  launched at %s:%d (%s), block (%u, %u, %u), thread (%u, %u, %u)",
+             source.c_str(), k.where.file, k.where.line, k.name.c_str(), blockIdx.x, blockIdx.y,
+             blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
     return text;
 }
 

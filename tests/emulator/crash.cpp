@@ -2,16 +2,44 @@
 #include "crash.h"
 #include "device.h"
 #include <cstdio>
+#include <dlfcn.h>
+#include <ucontext.h>
 
 namespace emulator
 {
 
-static void report(int number, siginfo_t *info, void *)
+std::string source_of(const void *code)
 {
-    std::string where = position();
-    fprintf(stderr, "emulator: %s at address %p\n  in %s\nemulator: EMULATOR_SEED=%llu\n",
+    Dl_info module;
+    if (!code || !dladdr(code, &module))
+        return "";
+    size_t offset = size_t(static_cast<const char *>(code) - static_cast<char *>(module.dli_fbase));
+    char text[1024];
+    snprintf(text, sizeof text, "addr2line -Cfpe '%s' %#zx 2>/dev/null", module.dli_fname, offset);
+    FILE *output = popen(text, "r");
+    bool found = output && fgets(text, sizeof text, output) && *text != '?';
+    if (output)
+        pclose(output);
+    std::string source =
+        found ? text : std::string(module.dli_fname) + " + " + std::to_string(offset);
+    return source.substr(0, source.find('\n'));
+}
+
+static const void *code_of(void *context)
+{
+#if defined(__x86_64__)
+    return reinterpret_cast<void *>(static_cast<ucontext_t *>(context)->uc_mcontext.gregs[REG_RIP]);
+#else
+    return (void)context, nullptr;
+#endif
+}
+
+static void report(int number, siginfo_t *info, void *context)
+{
+    std::string where = position(), source = source_of(code_of(context));
+    fprintf(stderr, "emulator: %s at address %p in %s\n  in %s\nemulator: EMULATOR_SEED=%llu\n",
             number == SIGFPE ? "arithmetic fault" : "bad memory access", info->si_addr,
-            where.empty() ? "work on the device" : where.c_str(),
+            source.c_str(), where.empty() ? "work on the device" : where.c_str(),
             static_cast<unsigned long long>(seed()));
     signal(number, SIG_DFL); // the return repeats the fault, which now is the process's end
 }

@@ -3,6 +3,7 @@
 // process. Without it cmocka's handler would leave the test by longjmp, with the emulator locked,
 // and the next test would wait for ever.
 #include <csignal>
+#include <string>
 
 namespace emulator
 {
@@ -19,5 +20,8 @@ class crash_reports // while it lives; one at a time
     struct sigaction before_[3];
     stack_t stack_before_;
 };
+
+// "function at file:line" of an address of code, from the debugging information.
+std::string source_of(const void *code);
 
 } // namespace emulator

@@ -68,13 +68,14 @@ unsigned lane();
 struct kernel {
     std::string name; // as written at the launch
     place where;
+    const void *function;
     dim3 grid, block;
     size_t shared_bytes;
     bool overlaps;              // programmatic dependent launch: each block must call grid_wait()
     std::function<void()> body; // one thread of it
 };
-cudaError_t launch_kernel(const cudaLaunchConfig_t *config, const void *function,
-                          size_t argument_bytes, kernel &&launched);
+cudaError_t launch_kernel(const cudaLaunchConfig_t *config, size_t argument_bytes,
+                          kernel &&launched);
 
 // The arguments are converted and copied at the launch, as the toolkit's template does it.
 template <class... P, class... A>
@@ -87,9 +88,10 @@ cudaError_t launch(place where, const char *text, const cudaLaunchConfig_t *conf
                   "kernel arguments are copied as bytes");
     static_assert(!(std::is_reference_v<P> || ...), "a kernel cannot take host references");
     std::tuple<P...> values(static_cast<P>(std::forward<A>(arguments))...);
-    kernel launched = {text, where, {}, {}, 0, false, [=] { std::apply(function, values); }};
-    return launch_kernel(config, reinterpret_cast<const void *>(function), (0 + ... + sizeof(P)),
-                         std::move(launched));
+    const void *address = reinterpret_cast<const void *>(function);
+    kernel launched = {text, where, address, {},
+                       {},   0,     false,   [=] { std::apply(function, values); }};
+    return launch_kernel(config, (0 + ... + sizeof(P)), std::move(launched));
 }
 
 struct exchange {

@@ -36,7 +36,7 @@ static void draw_order(const kernel &launched, progress &at)
 // because the former may come at any time and the latter makes nothing visible.
 static bool begin_kernel(const kernel &launched, progress &at)
 {
-    constexpr size_t most = 4; // by far enough to show, and each needs a thread's worth of stacks
+    constexpr size_t most = 4; // enough to show; each keeps a stack per thread
     draw_order(launched, at);
     size_t room = std::min(most, at.order.size()) - at.early.size();
     size_t count = at.early.empty() ? 1 + random_below(room) : random_below(room + 1);
@@ -84,13 +84,13 @@ static cudaError_t check_launch(const cudaLaunchConfig_t &c, const void *functio
     return cudaSuccess;
 }
 
-cudaError_t launch_kernel(const cudaLaunchConfig_t *config, const void *function,
-                          size_t argument_bytes, kernel &&launched)
+cudaError_t launch_kernel(const cudaLaunchConfig_t *config, size_t argument_bytes,
+                          kernel &&launched)
 {
     return call("cudaLaunchKernelEx", [&] {
         if (argument_bytes > 32764)
             return cudaErrorInvalidValue;
-        cudaError_t error = check_launch(*config, function, &launched.overlaps);
+        cudaError_t error = check_launch(*config, launched.function, &launched.overlaps);
         if (error == cudaSuccess)
             error = check_stream(config->stream);
         if (error == cudaSuccess && resolve(config->stream)->device != current_device())
@@ -101,8 +101,8 @@ cudaError_t launch_kernel(const cudaLaunchConfig_t *config, const void *function
         launched.block = config->blockDim;
         launched.shared_bytes = config->dynamicSmemBytes;
         auto shared = std::make_shared<const kernel>(std::move(launched));
-        auto step = [shared, function](progress &at) {
-            return trace_kernel(*shared, function, [&] { return run_kernel(*shared, at); });
+        auto step = [shared](progress &at) {
+            return trace_kernel(*shared, [&] { return run_kernel(*shared, at); });
         };
         work run(step, true);
         if (shared->overlaps && !tracing())

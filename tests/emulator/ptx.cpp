@@ -161,7 +161,7 @@ void ldmatrix_x4(bool transposed, uint32_t *registers, const void *row, place wh
     if (reinterpret_cast<uintptr_t>(row) % 16)
         fail("ldmatrix at %s:%d: the row of a lane is not aligned to 16 bytes", where.file,
              where.line);
-    check_access(row, 16, access::read);
+    check_access(row, 16, access_kind::read);
     matrix_load mine = {transposed, registers, row};
     collective(transposed ? "ldmatrix.x4.trans" : "ldmatrix.x4", 0xffffffffu, &mine,
                combine_ldmatrix, where, true);
@@ -186,7 +186,7 @@ void cp_async(void *shared, const void *global, unsigned bytes, unsigned source_
         fail("cp.async at %s:%d: the source is not in device memory", where.file, where.line);
     if (reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes)
         fail("cp.async at %s:%d: not aligned to %u bytes", where.file, where.line, bytes);
-    check_access(shared, bytes, access::copy_issued);
+    check_access(shared, bytes, access_kind::copy_issued);
     if (marking)
         mark_access(global, source_bytes, true);
     self().open.push_back({shared, global, bytes, source_bytes});
@@ -214,7 +214,7 @@ void cp_async_wait(unsigned groups_left)
         if (!groups.front().done)
             finish(groups.front());
         for (const copy &c : groups.front().copies)
-            check_access(c.to, c.bytes, access::copy_done);
+            check_access(c.to, c.bytes, access_kind::copy_done);
     }
 }
 

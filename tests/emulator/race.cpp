@@ -13,9 +13,8 @@
 // What runs past the end of dynamic shared memory is found here too, where ASan is not there for
 // it.
 #include "block.h"
+#include "crash.h"
 #include "trace.h"
-#include <cstdio>
-#include <dlfcn.h>
 
 namespace emulator
 {
@@ -97,21 +96,16 @@ static std::string latest_call(size_t thread)
     std::string calls = "this thread's latest barrier or warp's call: " + latest_call(v.me);
     if (other >= 0)
         calls += "\n  the other's: " + latest_call(size_t(other));
-    Dl_info module;
-    if (v.code && dladdr(v.code, &module)) {
-        char text[64];
-        snprintf(text, sizeof text, " %#zx",
-                 size_t(static_cast<char *>(v.code) - static_cast<char *>(module.dli_fbase)) - 1);
-        calls += std::string("\n  addr2line -e ") + module.dli_fname + text;
-    }
+    if (v.code) // the call's return address
+        calls = source_of(static_cast<char *>(v.code) - 1) + "\n  " + calls;
     fail("race: %s byte %zu of %s shared memory, which %s %s, with no barrier between\n  %s",
          v.verb, size_t(p - (is_dynamic ? running->shared : emulator_shared_begin)),
          is_dynamic ? "dynamic" : "static", who.c_str(), before, calls.c_str());
 }
 
-static void check_write_before(const cell &c, const visit &v, access how)
+static void check_write_before(const cell &c, const visit &v, access_kind how)
 {
-    if (c.write_epoch != v.epoch || c.writer == v.me || (c.atomic && how == access::atomic))
+    if (c.write_epoch != v.epoch || c.writer == v.me || (c.atomic && how == access_kind::atomic))
         return;
     bool seen = c.writer / 32 == v.me / 32 && has_seen(v.me, c.writer % 32, c.write_clock);
     if (!seen)
@@ -152,12 +146,12 @@ static void note_read(cell &c, const visit &v)
     }
 }
 
-static void visit_cell(cell &c, const visit &v, access how)
+static void visit_cell(cell &c, const visit &v, access_kind how)
 {
-    if (c.pending >= running->races.first_epoch && how != access::copy_done)
+    if (c.pending >= running->races.first_epoch && how != access_kind::copy_done)
         fail_race(v, c.writer, "fills by a cp.async that it has not waited for");
     check_write_before(c, v, how);
-    if (how == access::read)
+    if (how == access_kind::read)
         return note_read(c, v);
     long reader = c.read_epoch == v.epoch ? unseen_reader(c, v) : nobody;
     if (reader != nobody)
@@ -166,11 +160,11 @@ static void visit_cell(cell &c, const visit &v, access how)
     c.write_epoch = v.epoch;
     c.write_clock = v.clock;
     c.writer = uint16_t(v.me);
-    c.atomic = how == access::atomic;
-    c.pending = how == access::copy_issued ? v.epoch : 0;
+    c.atomic = how == access_kind::atomic;
+    c.pending = how == access_kind::copy_issued ? v.epoch : 0;
 }
 
-static void check(const void *p, size_t bytes, access how, void *code)
+static void check(const void *p, size_t bytes, access_kind how, void *code)
 {
     static const char *const verbs[] = {"reads", "writes", "updates", "starts a copy into",
                                         "ends a copy into"};
@@ -192,10 +186,10 @@ static void check(const void *p, size_t bytes, access how, void *code)
 
 void atomic_access(void *p, size_t bytes)
 {
-    check(p, bytes, access::atomic, nullptr);
+    check(p, bytes, access_kind::atomic, nullptr);
 }
 
-void check_access(const void *p, size_t bytes, access how)
+void check_access(const void *p, size_t bytes, access_kind how)
 {
     check(p, bytes, how, nullptr);
 }
@@ -205,16 +199,16 @@ void check_access(const void *p, size_t bytes, access how)
 #ifdef EMULATOR_HOOKS
 using namespace emulator;
 
-static void note(const void *p, size_t bytes, access how, void *code)
+static void note(const void *p, size_t bytes, access_kind how, void *code)
 {
     if (marking)
-        mark_access(p, bytes, how == access::read);
+        mark_access(p, bytes, how == access_kind::read);
     check(p, bytes, how, code);
 }
 
 // Most accesses are to other memory, and many come from host code. It has no frame, which would
 // leave something in the stacks' NaN.
-static inline void hook(const void *p, size_t bytes, access how, void *code)
+static inline void hook(const void *p, size_t bytes, access_kind how, void *code)
 {
     if (running && (marking || shared_at(p)))
         note(p, bytes, how, code);
@@ -224,21 +218,21 @@ static inline void hook(const void *p, size_t bytes, access how, void *code)
 #define ALIGNED_HOOKS(bytes)                                                                       \
     HOOK __tsan_read##bytes(void *p)                                                               \
     {                                                                                              \
-        hook(p, bytes, access::read, __builtin_return_address(0));                                 \
+        hook(p, bytes, access_kind::read, __builtin_return_address(0));                            \
     }                                                                                              \
     HOOK __tsan_write##bytes(void *p)                                                              \
     {                                                                                              \
-        hook(p, bytes, access::write, __builtin_return_address(0));                                \
+        hook(p, bytes, access_kind::write, __builtin_return_address(0));                           \
     }
 #define HOOKS(bytes)                                                                               \
     ALIGNED_HOOKS(bytes)                                                                           \
     HOOK __tsan_unaligned_read##bytes(void *p)                                                     \
     {                                                                                              \
-        hook(p, bytes, access::read, __builtin_return_address(0));                                 \
+        hook(p, bytes, access_kind::read, __builtin_return_address(0));                            \
     }                                                                                              \
     HOOK __tsan_unaligned_write##bytes(void *p)                                                    \
     {                                                                                              \
-        hook(p, bytes, access::write, __builtin_return_address(0));                                \
+        hook(p, bytes, access_kind::write, __builtin_return_address(0));                           \
     }
 ALIGNED_HOOKS(1)
 HOOKS(2)
@@ -247,11 +241,11 @@ HOOKS(8)
 HOOKS(16)
 HOOK __tsan_read_range(void *p, size_t bytes)
 {
-    hook(p, bytes, access::read, __builtin_return_address(0));
+    hook(p, bytes, access_kind::read, __builtin_return_address(0));
 }
 HOOK __tsan_write_range(void *p, size_t bytes)
 {
-    hook(p, bytes, access::write, __builtin_return_address(0));
+    hook(p, bytes, access_kind::write, __builtin_return_address(0));
 }
 HOOK __tsan_init() {}
 HOOK __tsan_vptr_update(void **, void *) {}

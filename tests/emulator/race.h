@@ -40,8 +40,8 @@ constexpr size_t overrun_bytes = 0;
 void start_race_check(block &b);
 void order_block(block &b); // by __syncthreads()
 
-enum class access { read, write, atomic, copy_issued, copy_done };
+enum class access_kind { read, write, atomic, copy_issued, copy_done };
 // By the running thread. Does nothing where the memory is not shared.
-void check_access(const void *p, size_t bytes, access how);
+void check_access(const void *p, size_t bytes, access_kind how);
 
 } // namespace emulator

@@ -19,6 +19,7 @@ enum race {
     OTHER_HALF,
     WRITE_AFTER_READ,
     WRITE_AFTER_WRITE,
+    WRITE_AFTER_READS,
     COUNTER_READ,
 };
 
@@ -38,6 +39,17 @@ template <bool dynamic> static __global__ void race_kernel(race what, int *out)
         if (what == COUNTER)
             __syncthreads();
         out[i] = places[64];
+        return;
+    }
+    if (what == WRITE_AFTER_READS) { // by the thread that was the first to read
+        int value = i == 5 ? places[64] : 0;
+        value = __shfl_xor_sync(full, value, 1);
+        if (i < 32 && i != 5)
+            value += places[64];
+        value = __shfl_xor_sync(full, value, 1);
+        if (i == 5)
+            places[64] = value;
+        out[i] = value;
         return;
     }
     places[i] = int(i);

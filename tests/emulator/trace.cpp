@@ -181,14 +181,14 @@ static const std::string &name_of(const void *function)
 
 // -- lines ----------------------------------------------------------------------------------------
 
-static void write_kernel(const kernel &k, const void *function, bool ran)
+static void write_kernel(const kernel &k, bool ran)
 {
     trace &t = the_trace();
     fprintf(t.file,
             "{\"graph\": %ld, \"op\": \"%s\", \"grid\": [%u, %u, %u], \"block\": [%u, %u, %u], "
             "\"shared\": %zu",
-            t.graph, name_of(function).c_str(), k.grid.x, k.grid.y, k.grid.z, k.block.x, k.block.y,
-            k.block.z, k.shared_bytes);
+            t.graph, name_of(k.function).c_str(), k.grid.x, k.grid.y, k.grid.z, k.block.x,
+            k.block.y, k.block.z, k.shared_bytes);
     traffic bytes = count_marks();
     if (ran && accesses_are_reported)
         fprintf(t.file, ", \"read\": %zu, \"written\": %zu, \"touched\": %zu, \"flops\": %.0f",
@@ -196,7 +196,7 @@ static void write_kernel(const kernel &k, const void *function, bool ran)
     fputs("}\n", t.file);
 }
 
-bool trace_kernel(const kernel &launched, const void *function, const std::function<bool()> &run)
+bool trace_kernel(const kernel &launched, const std::function<bool()> &run)
 {
     trace &t = the_trace();
     if (!t.file)
@@ -207,7 +207,7 @@ bool trace_kernel(const kernel &launched, const void *function, const std::funct
     for (bool done = !runs; !done;)
         done = run();
     marking = on_this_thread = false;
-    write_kernel(launched, function, runs);
+    write_kernel(launched, runs);
     return true;
 }
 

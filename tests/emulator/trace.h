@@ -11,7 +11,7 @@ bool tracing();
 
 // One step of a kernel, by `run`; with a trace all of them, or none where EMULATOR_TRACE_RUN spares
 // it, and then its line. No kernel begins early then: what it touches would be the other's.
-bool trace_kernel(const kernel &launched, const void *function, const std::function<bool()> &run);
+bool trace_kernel(const kernel &launched, const std::function<bool()> &run);
 // These write a line, where there is a trace, and return whether the work itself is to be done.
 bool trace_product(const gemm &g, float beta);
 bool trace_fill(size_t bytes);

@@ -1,4 +1,4 @@
-"""How long a batch of vit_b_32 should take on an H100 and an H200, before either has been asked.
+"""How long a batch of vit_b_32 should take on an H100 and an H200.
 
 What a batch consists of is counted, not written down here: the emulated GPU (tests/emulator) traces
 the graph that the CUDA backend replays, with the bytes and the flops of each launch. Only what the
@@ -26,30 +26,36 @@ DETAILED = (1, 112)
 README = pathlib.Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- model.py: begin -->", "<!-- model.py: end -->"
 
-# Measured on an H200 (bf16 product of random values; copy), for the H100 its copy alone.
+# Measured. Products and copies of large tensors, all at their full clock; memory of the H100 too.
 PRODUCT_FLOPS = 790e12
 MEMORY = {"H100": 3.0e12, "H200": 4.3e12}  # bytes/s
-
-# Assumed. Nobody has measured these for our launches yet.
+# Measured on an H200 (results/2026-11-26-*): probe.txt, and what ops_1.txt and ops_112.txt leave
+# after the counted work.
 SMS = 132
-BOUNDARY = 1.1e-6       # from the end of a graph's node to the start of the next
-PRODUCT_FIXED = 2.6e-6  # of a product: to its first mma, and its last store
+BOUNDARY = 0.55e-6      # of a graph's node: empty kernels of 1 to 132 blocks take 0.51 to 0.58 us
+HOST = 12e-6            # launch of the graph, copy of the logits, wait: an empty kernel takes 8.3
+PRODUCT_FIXED = 2.2e-6  # of a product, from its start to the first mma, and its last store
+L2_RATE = 7e12          # bytes/s: layernorm of 5600 rows in warm caches
+MMA_FLOPS = 130e12      # mma.sync in attention at batch 112, softmax between
+# A card at its power limit (687 W) runs at 1755 to 1845 MHz instead of 1980: products that take
+# longer than SHORT, in runs of seconds.
+THROTTLED, SHORT = 0.9, 15e-6
+
+# Assumed: nobody has measured these for our launches.
 SPLIT_FIXED = 1.5e-6    # of a product with k split: the sum of the parts
-L2_RATE = 5.5e12        # bytes/s
-L2_BYTES = 40e6         # of 50 MB: what is still there when the next launch wants it
-MMA_FLOPS = 250e12      # mma.sync in a kernel of ours, softmax between
+L2_BYTES = 50e6         # of 50 to 60 MB: what is still there when the next launch wants it
 INSTRUCTIONS = 29.6e12  # fp32, of all lanes a second
-HOST = 18e-6            # launch of the graph, copy of the logits, wait
 # Rows and columns of a product's tile, and the part of an SM's peak that such tiles reach.
 TILES = ((64, 64, 0.45), (64, 128, 0.62), (128, 128, 0.80), (64, 256, 0.80), (192, 128, 0.86),
          (128, 256, 0.90))
 SPLITS = (1, 2, 3, 4, 6, 8)
-# Of each kernel: what a launch takes beyond its bytes, and instructions per 16-bit value written.
+# Of each kernel: what a launch takes beyond its bytes (measured at batch 1), and instructions per
+# 16-bit value written.
 KERNELS = {
-    "attention_mma_kernel": (2.8e-6, 0),
-    "embed_kernel": (2.5e-6, 0),
-    "gelu_kernel": (2.0e-6, 40),
-    "layernorm_kernel": (2.8e-6, 0),
+    "attention_mma_kernel": (2.4e-6, 0),
+    "embed_kernel": (2.0e-6, 0),
+    "gelu_kernel": (1.2e-6, 20),
+    "layernorm_kernel": (1.0e-6, 0),
 }
 
 
@@ -155,7 +161,8 @@ def memory_seconds(launch, before, memory):
 def seconds_of(launch, before, memory):
     bytes_ = memory_seconds(launch, before, memory)
     if launch.op == "matmul":
-        return BOUNDARY + PRODUCT_FIXED + max(bytes_, product_seconds(launch))
+        seconds = PRODUCT_FIXED + max(bytes_, product_seconds(launch))
+        return BOUNDARY + (seconds / THROTTLED if seconds > SHORT else seconds)
     fixed, instructions = KERNELS[launch.op]
     arithmetic = max(launch.flops / MMA_FLOPS, launch.written / 2 * instructions / INSTRUCTIONS)
     return BOUNDARY + fixed + max(bytes_, arithmetic)

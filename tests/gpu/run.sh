@@ -8,6 +8,7 @@
 #   bench     the engine at every batch          load      the server under load
 #   ops       each op on its own                 probe     what the device itself costs
 #   memcheck, racecheck  compute-sanitizer on our kernels    torch  PyTorch on the same GPU
+# A step whose tool is not here is skipped with a line that says so.
 # What each printed goes to ./results and, packed after every step, to $OUT/results.tar.gz ($OUT is
 # this folder if it is not set).
 # Exit codes: 0, 1 a step failed, 2 wrong usage, 77 no GPU here, 78 this folder is not staged.
@@ -18,7 +19,7 @@ batches=${BATCHES:-1,2,4,8,16,28,32,56,64,84,112,128,168,224,256}
 out=results
 failed=
 
-[ $# -gt 0 ] || { sed -n '2,14s/^# *//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,15s/^# *//p' "$0"; exit 2; }
 for file in commit vitserve vitserve_cuda.so test_kernels test_vit bench_kernels gpu_batches load \
     gpu_probe lib golden/networks e2e/vitserve.py; do
     [ -e $file ] || { echo "no $file here: make this folder with tests/gpu/stage.sh"; exit 78; }
@@ -64,7 +65,19 @@ bench() { # PRECISION BATCHES
         --precision "$1" --batch "$2" --seconds "${SECONDS_EACH:-1}" --json
 }
 
+skip() { # NAME WHY
+    echo "== $1: skipped, $2"
+}
+
+# The emulated GPU (EMULATED=1 stage.sh) takes minutes for one large product: it computes none.
+without_products() {
+    [ ! -e emulated ] || export EMULATOR_TRACE=/dev/null EMULATOR_TRACE_RUN=1
+    "$@"
+    unset EMULATOR_TRACE EMULATOR_TRACE_RUN
+}
+
 sanitize() { # NAME TOOL PROGRAM
+    command -v compute-sanitizer >/dev/null || { skip "$1" "no compute-sanitizer"; return; }
     filters=
     for kernel in attention_mma attention_simt embed gelu layernorm; do
         filters="$filters --kernel-name kernel_substring=${kernel}_kernel"
@@ -85,22 +98,26 @@ run_step() {
     batches) step batches 150 ./gpu_batches "$model" "$batches" ;;
     photos)
         if [ -d data ]; then
-            step photos 90 python3 server.py photos "$model"
+            step photos 120 python3 server.py photos "$model"
         else
-            echo "== photos: skipped, nothing was staged for them"
+            skip photos "they were not staged"
         fi
         ;;
     bench)
-        bench bf16 "$batches"
-        for precision in fp16 tf32 fp32; do bench $precision "${FEW_BATCHES:-1,8,64,112}"; done
+        without_products bench bf16 "$batches"
+        for precision in fp16 tf32 fp32; do
+            without_products bench $precision "${FEW_BATCHES:-1,8,64,112}"
+        done
         ;;
     load) step load 120 python3 server.py load "$model" ;;
     ops)
         for batch in ${OPS_BATCHES:-1 8 64 112}; do
-            step "ops_$batch" 60 ./bench_kernels cuda bf16 "$model" "$batch" 0.02
+            without_products step "ops_$batch" 60 ./bench_kernels cuda bf16 "$model" "$batch" 0.02
         done
         ;;
-    probe) step probe 120 ./gpu_probe ;;
+    probe)
+        if [ -e emulated ]; then skip probe "it needs a GPU"; else step probe 120 ./gpu_probe; fi
+        ;;
     memcheck)
         sanitize memcheck_kernels memcheck ./test_kernels
         sanitize memcheck_networks memcheck ./test_vit
@@ -113,7 +130,10 @@ run_step() {
         sanitize synccheck synccheck ./test_kernels
         unset TEST_FILTER
         ;;
-    torch) step torch 300 python3 torch_bench.py "$model" "${FEW_BATCHES:-1,8,64,112}" "$out/torch.jsonl" ;;
+    torch)
+        python3 -c 'import torch, torchvision' 2>/dev/null || { skip torch "no PyTorch"; return; }
+        step torch 300 python3 torch_bench.py "$model" "${FEW_BATCHES:-1,8,64,112}" "$out/torch.jsonl"
+        ;;
     table) python3 table.py "$out" | tee "$out/table.md" ;;
     *) echo "no step $1"; exit 2 ;;
     esac

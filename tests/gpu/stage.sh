@@ -22,7 +22,10 @@ mkdir -p "$stage/lib" "$stage/golden" "$stage/e2e"
 for program in $programs vitserve_cuda.so tests/gpu_probe; do
     strip -g -o "$stage/$(basename "$program")" "$build/$program"
 done
-[ -z "${EMULATED:-}" ] || strip -g -o "$stage/vitserve_cuda.so" $build/tests/emulator/vitserve_cuda.so
+if [ -n "${EMULATED:-}" ]; then
+    strip -g -o "$stage/vitserve_cuda.so" $build/tests/emulator/vitserve_cuda.so
+    touch "$stage/emulated"
+fi
 for program in $programs; do
     ldd "$build/$program"
 done | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
@@ -30,7 +33,9 @@ done | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u |
     xargs -I{} cp -L {} "$stage/lib/"
 cp -r tests/golden/networks "$stage/golden/"
 cp tests/e2e/vitserve.py "$stage/e2e/"
-cp tests/gpu/run.sh tests/gpu/*.py "$stage/"
+for file in run.sh server.py table.py torch_bench.py; do
+    cp "tests/gpu/$file" "$stage/"
+done
 cp config/demo/samples/red-sneaker.jpg "$stage/photo.jpg"
 shared=${VITSERVE_SHARED:-../shared}/data
 if [ -d "$shared" ]; then

@@ -23,7 +23,7 @@ static void embed_shapes(struct fixture *f)
 
 static void layernorm_shapes(struct fixture *f)
 {
-    static const int sizes[] = {16, 64, 80, 160, 192, 768, 1024, 1280};
+    static const int sizes[] = {16, 64, 80, 160, 192, 320, 768, 1024, 1280};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         // A mean far from 0 is where a careless variance cancels.
         check_layernorm(f, 1, sizes[i], 0, 20.0, 3.0);
@@ -51,6 +51,7 @@ static void linear_shapes(struct fixture *f)
     for (int kind = LINEAR_BIAS; kind <= LINEAR_LOGITS && on_cpu(); kind++)
         check_linear(f, (enum linear_kind)kind, 2, 7, 48, 70, 0); // not whole lanes of int8
     check_linear(f, LINEAR_RESIDUAL, 3, 1, 192, 64, 4);
+    check_linear(f, LINEAR_RESIDUAL, 3, 1, 192, 64, 0); // the same but for its stride
     check_linear(f, LINEAR_RESIDUAL, 8, 1, 64, 192, 49);
 }
 

@@ -228,6 +228,26 @@ static void test_batch_invariance(void **state)
         }
 }
 
+// More images than a thread spins for (LARGEST_SPIN in cuda.cu): it sleeps until they are done.
+static void test_large_batch(void **state)
+{
+    (void)state;
+    struct network n;
+    assert_true(open_network(&n, networks[0], PRECISION_FP32));
+    vit_run_free(n.run);
+    OK(vit_run_create(&n.dims, &n.weights, MAX_BATCH, &n.run));
+    int images[MAX_BATCH];
+    for (int i = 0; i < MAX_BATCH; i++)
+        images[i] = i % n.images;
+    for (int round = 0; round < 2; round++) { // the first records a graph, the second replays it
+        const float *logits = forward(&n, images, MAX_BATCH);
+        for (int i = 0; i < MAX_BATCH; i++)
+            assert_true(relative_error(&n, logits + i * n.dims.K, images[i]) <=
+                        tolerance(PRECISION_FP32));
+    }
+    close_network(&n);
+}
+
 // One thread that works with two GPUs in turn: each call finds its own, whichever came before.
 static void test_two_gpus(void **state)
 {
@@ -263,6 +283,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits),
         cmocka_unit_test(test_batch_invariance),
+        cmocka_unit_test(test_large_batch),
         cmocka_unit_test(test_two_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -42,7 +42,7 @@ export GOLDEN_DIR="$PWD/golden" XDG_CACHE_HOME="$PWD/cache" PYTHONUNBUFFERED=1
     cat commit
     date -u +%Y-%m-%dT%H:%MZ
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader
-    lscpu | grep -E 'Model name|^CPU\(s\)'
+    echo "$(nproc) processors: $(sed -n '/^model name/{s/.*: //p;q}' /proc/cpuinfo)"
 } | tee "$out/machine.txt"
 
 # step NAME SECONDS COMMAND...: runs it, keeps what it prints, counts a failure.

@@ -105,7 +105,7 @@ def load(name, seconds):
 
 
 def main():
-    vitserve.TIMEOUT = 120
+    vitserve.TIMEOUT = 1200 if (HERE / "emulated").exists() else 120
     if sys.argv[1] == "photos":
         good = photos()
     else:

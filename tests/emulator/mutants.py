@@ -208,7 +208,7 @@ class Outcome:
 # Of cmocka and of unittest.
 FAILED_TEST = re.compile(r"^\[  FAILED  \] (\w+)$|^(?:FAIL|ERROR): (test_\w+) \(")
 MESSAGE = re.compile(r"(emulator: .*)|(AddressSanitizer: .*)|(runtime error: .*)|(.*(?:corrupt|free\(\)|malloc\(\)).*)|"
-                     r"^ERROR: (?!test_\w+ \()(.*)|^\[  ERROR   \] --- (?!\[)(.*)|^(\w*Error: .*)|"
+                     r"^ERROR: (?!test_\w+ \()(.*)|^\[  ERROR   \] --- (?!\[)(.*)|^([\w.]*(?:Error|Expired)\b.*)|"
                      r"^\[  ERROR   \] --- \[   LINE   \] --- .*/(.*?): error")
 
 

@@ -160,7 +160,7 @@ struct matmul {
     enum linear_kind kind;
     void *out;
     const void *in, *weight;
-    const float *bias; // as packed: fp32, then in the activation type (see pack_vector)
+    const float *bias; // as packed: fp32, then in the activation type (packed_vector_offset)
     int64_t out_stride;
     int M, N, K;
 };

@@ -83,13 +83,19 @@ class ManyGpus(Case):
 
 class Tuning(Case):
     def test_other_library(self):
-        """Algorithms that another build of cuBLASLt left in the file are found anew."""
+        """Algorithms that another build of cuBLASLt left in the file are found anew, once, and take
+        the place of the old ones."""
+        files = []
         with tempfile.TemporaryDirectory() as cache:
             for build in ("1", "2", "2"):
                 finished = run("classify", "--device", "cuda", "--max-batch", "1", write_picture(),
                                XDG_CACHE_HOME=cache, EMULATOR_LIBRARY=build)
                 self.assertEqual(finished.returncode, 0, finished.stderr)
-                self.assertTrue(list(pathlib.Path(cache).glob("vitserve/tuning-*")))
+                (kept,) = pathlib.Path(cache).glob("vitserve/tuning-*")
+                files.append(kept.read_bytes())
+        self.assertNotEqual(files[0], files[1])
+        self.assertEqual(files[1], files[2])
+        self.assertEqual(len(files[0]), len(files[1]))
 
 
 class Faults(Case):

@@ -45,6 +45,15 @@ class FaultCase(Case):
         self.until(lambda: self.gauges(server) == [0, 0, 0])
 
 
+class Start(FaultCase):
+    def test_first_passes_that_tune(self):
+        """They take longer than any batch may, and yet the batch that is chosen is a large one."""
+        self.command("cold 300")
+        with Server(model=MODEL, variables={"FAULTS": str(self.file)}) as server:
+            self.assertGreaterEqual(server.request("GET", "/model").json["runtime"]["max_batch"], 4)
+            self.check_good(server)
+
+
 class Batches(FaultCase):
     def test_a_failed_batch(self):
         """500 for its images; not ready until a forward pass has succeeded."""

@@ -146,7 +146,7 @@ static traffic count_marks()
 static std::map<uintptr_t, std::string> read_symbols(const char *module)
 {
     std::map<uintptr_t, std::string> symbols;
-    FILE *nm = popen(("nm --defined-only '" + std::string(module) + "'").c_str(), "r");
+    FILE *nm = popen(("nm --defined-only '" + std::string(module) + "' 2>/dev/null").c_str(), "r");
     char name[2048];
     for (unsigned long address; nm && fscanf(nm, "%lx %*c %2047s", &address, name) > 0;)
         symbols[address] = name;

@@ -5,12 +5,16 @@
 //   lost        the batch fails, and the device with it
 //   hang        the batch stands still until the file says something else
 //   slow MS     every op takes so much longer
+//   cold MS     the first batch of each size takes so much longer
 
 #include "backend.h"
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { MAX_BATCH = 256 };
 
 static struct backend_ops faulty;
 static const struct backend_ops *sound;
@@ -29,9 +33,15 @@ static int read_command(char command[16])
 static enum status faulty_run(struct stream *stream, int batch, int max_batch, forward_fn forward,
                               void *context)
 {
+    static bool seen[MAX_BATCH + 1];
     char command[16];
-    while (read_command(command), strcmp(command, "hang") == 0)
+    int milliseconds;
+    while (milliseconds = read_command(command), strcmp(command, "hang") == 0)
         usleep(10 * 1000);
+    if (strcmp(command, "cold") == 0 && batch <= MAX_BATCH && !seen[batch]) {
+        seen[batch] = true;
+        usleep((useconds_t)milliseconds * 1000);
+    }
     if (strcmp(command, "fail") == 0)
         return status_fail(STATUS_INTERNAL, "this batch was to fail");
     if (strcmp(command, "lost") == 0)

@@ -9,7 +9,8 @@ FLOPS = {"vit_b_32": 8818372608}
 
 def read_lines(path):
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
     except (OSError, ValueError):
         return []
 

@@ -134,6 +134,86 @@ void check_linear(struct fixture *f, enum linear_kind kind, int B, int rows, int
         free(all[i]);
 }
 
+// How far GELU may be from erf's in one value: half a step of the activation type, and beside it
+// what its polynomial for bf16 leaves (numeric.h), which fp16 would show.
+static double gelu_bound(enum precision precision, double x, double y)
+{
+    switch (precision) {
+    case PRECISION_FP32:
+    case PRECISION_TF32:
+        return fabs(y) * 0x1p-22 + 1e-6;
+    case PRECISION_FP16:
+        return fabs(y) * 0x1.01p-11 + 1e-6;
+    default:
+        return fabs(y) * 0x1.01p-8 + 5e-5 + fabs(x) * 4e-8;
+    }
+}
+
+void check_gelu(struct fixture *f)
+{
+    enum { N = 1000, K = 64 };
+    double *in = random_values(f, K, 1.0, true), *weight = zeros((size_t)N * K), *bias = zeros(N);
+    for (int n = 0; n < N; n++) // exact in every type
+        bias[n] = activation_round(PRECISION_BF16, (float)n * 0.02f - 10.0f);
+    struct linear_args args = {.kind = LINEAR_GELU,
+                               .out = device_buffer(f, N * f->backend->activation_bytes),
+                               .in = upload_activations(f, in, K),
+                               .weight = upload_weight(f, WEIGHT_LINEAR, weight, N, K),
+                               .bias = upload_weight(f, WEIGHT_VECTOR, bias, N, 1),
+                               .out_stride = N,
+                               .B = 1,
+                               .rows = 1,
+                               .N = N,
+                               .K = K};
+    OK(f->backend->ops->linear(f->stream, &args));
+    float *got = fetch_values(f, args.out, N, true);
+    for (int n = 0; n < N; n++) {
+        double x = bias[n], y = 0.5 * x * (1.0 + erf(x * sqrt(0.5))), error = fabs(got[n] - y);
+        if (!(error <= gelu_bound(f->backend->precision, x, y)))
+            fail_msg("gelu of %g: %g, off by %g", x, (double)got[n], error);
+    }
+    void *all[] = {got, in, weight, bias};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+}
+
+void check_two_streams(struct fixture *f, int K)
+{
+    enum { M = 17, N = 80, ROUNDS = 3 };
+    double *in = random_values(f, (size_t)M * (size_t)K, 1.0, true);
+    double *weight = random_values(f, (size_t)N * (size_t)K, 0.1, false);
+    double *bias = random_values(f, N, 1.0, false);
+    struct linear_args args = {.kind = LINEAR_LOGITS,
+                               .in = upload_activations(f, in, (size_t)M * (size_t)K),
+                               .weight = upload_weight(f, WEIGHT_HEAD, weight, N, K),
+                               .bias = upload_weight(f, WEIGHT_VECTOR, bias, N, 1),
+                               .out_stride = N,
+                               .B = 1,
+                               .rows = M,
+                               .N = N,
+                               .K = K};
+    void *outs[] = {device_buffer(f, sizeof(float) * M * N),
+                    device_buffer(f, sizeof(float) * M * N)};
+    struct stream *streams[] = {f->stream, NULL};
+    OK(f->backend->ops->stream_create(f->backend, &streams[1]));
+    for (int i = 0; i < 2 * ROUNDS; i++) { // in the first round plans are made, one after the other
+        args.out = outs[i % 2];
+        OK(f->backend->ops->linear(streams[i % 2], &args));
+    }
+    for (int i = 0; i < 2; i++)
+        OK(f->backend->ops->sync(streams[i]));
+    f->backend->ops->stream_free(streams[1]);
+    float *got = fetch_values(f, outs[K / 64 % 2], M * N, false);
+    double *exact = zeros(M * N), *plain = zeros(M * N);
+    reference_linear(LINEAR_LOGITS, exact, in, weight, bias, M, N, K, exactly, exactly);
+    reference_linear(LINEAR_LOGITS, plain, in, weight, bias, M, N, K, in_float,
+                     in_activations(f->backend->precision));
+    compare(f, "two streams", got, plain, exact, M * N, false, tensor_core_loss(f, K));
+    void *all[] = {got, exact, plain, in, weight, bias};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+}
+
 // Of the largest result. A score's rounding error is relative to the score, and its weight's to the
 // whole error: with scores of up to 16 the factor log2(e) / sqrt(HS), rounded once in fp32 for all
 // of them, makes 16 x 2^-24, their products and sums as much again. (An H200: 1.3e-6 where the

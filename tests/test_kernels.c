@@ -48,6 +48,9 @@ static void linear_shapes(struct fixture *f)
         check_linear(f, LINEAR_RESIDUAL, s[0], s[1], s[2], s[3], 0);
         check_linear(f, LINEAR_LOGITS, s[0], s[1], s[2], s[3], 0);
     }
+    check_gelu(f);
+    for (int K = 64; K <= 512; K += 64) // any of which may get an algorithm that needs workspace
+        check_two_streams(f, K);
     for (int kind = LINEAR_BIAS; kind <= LINEAR_LOGITS && on_cpu(); kind++)
         check_linear(f, (enum linear_kind)kind, 2, 7, 48, 70, 0); // not whole lanes of int8
     check_linear(f, LINEAR_RESIDUAL, 3, 1, 192, 64, 4);

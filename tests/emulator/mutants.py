@@ -38,7 +38,8 @@ ROOT = HERE.parent.parent
 STAGES = {"kernels": "kernels_emulated", "large": "kernels_large_emulated", "vit": "vit_emulated",
           "e2e": "e2e_emulated"}
 # Why no test is expected to catch a mutant; and what only a build with sanitizers catches.
-EXEMPT = {"speed": "costs only time", "gpu": "shows on a real GPU alone", "asan": "needs sanitizers"}
+EXEMPT = {"speed": "costs only time", "gpu": "shows on a real GPU alone", "asan": "needs sanitizers",
+          "unused": "the server does nothing in which it would show"}
 LIMITS_S = {"kernels": 300, "large": 600, "vit": 300, "e2e": 900}
 
 
@@ -207,7 +208,7 @@ class Outcome:
 # Of cmocka and of unittest.
 FAILED_TEST = re.compile(r"^\[  FAILED  \] (\w+)$|^(?:FAIL|ERROR): (test_\w+) \(")
 MESSAGE = re.compile(r"(emulator: .*)|(AddressSanitizer: .*)|(runtime error: .*)|(.*(?:corrupt|free\(\)|malloc\(\)).*)|"
-                     r"^ERROR: (?!test_\w+ \()(.*)|^\[  ERROR   \] --- (?!\[)(.*)|^(\w*Error: .*)|"
+                     r"^ERROR: (?!test_\w+ \()(.*)|^\[  ERROR   \] --- (?!\[)(.*)|^([\w.]*(?:Error|Expired)\b.*)|"
                      r"^\[  ERROR   \] --- \[   LINE   \] --- .*/(.*?): error")
 
 

@@ -207,8 +207,10 @@ class Outcome:
 
 # Of cmocka and of unittest.
 FAILED_TEST = re.compile(r"^\[  FAILED  \] (\w+)$|^(?:FAIL|ERROR): (test_\w+) \(")
-MESSAGE = re.compile(r"(emulator: .*)|(AddressSanitizer: .*)|(runtime error: .*)|(.*(?:corrupt|free\(\)|malloc\(\)).*)|"
-                     r"^ERROR: (?!test_\w+ \()(.*)|^\[  ERROR   \] --- (?!\[)(.*)|^([\w.]*(?:Error|Expired)\b.*)|"
+MESSAGE = re.compile(r"(emulator: .*)|(AddressSanitizer: .*)|(runtime error: .*)|"
+                     r"(.*(?:corrupt|free\(\)|malloc\(\)).*)|"
+                     r"^ERROR: (?!test_\w+ \()(.*)|^\[  ERROR   \] --- (?!\[)(.*)|"
+                     r"^([\w.]*(?:Error|Expired)\b.*)|"
                      r"^\[  ERROR   \] --- \[   LINE   \] --- .*/(.*?): error")
 
 
@@ -282,7 +284,7 @@ def verdict(mutant, build, scratch, options):
                             LIMITS_S[stage] * options.patience)
         if not outcome.passed:
             expected = [word.partition(":")[0] for word in mutant.expected if word not in EXEMPT]
-            surprise = "" if stage in expected else f" (expected {' '.join(mutant.expected)})"
+            surprise = "" if stage in expected or not expected else f" (expected {' '.join(mutant.expected)})"
             return "caught", f"{stage} {outcome.text}{surprise}"
     exempt = mutant.exempt(build.sanitized)
     if exempt:

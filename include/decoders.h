@@ -18,9 +18,8 @@ enum status decoders_take_turn(struct decoders *decoders, int64_t deadline_ns) C
 void decoders_give_turn(struct decoders *decoders);
 
 // Calls decode(context, i, STATUS_OK) once for each i below count, in any order, on this thread and
-// on those that help, each call in a turn of its own; returns after the last. The images that the
-// deadline leaves without a turn get decode(context, i, STATUS_DEADLINE), with its detail, on this
-// thread.
+// on those that help, each call in a turn of its own; returns after the last. An image that has had
+// no turn by the deadline gets decode(context, i, STATUS_DEADLINE), with the status's detail.
 typedef void (*decode_fn)(void *context, int index, enum status turn);
 void decoders_run(struct decoders *decoders, int64_t deadline_ns, int count, decode_fn decode,
                   void *context);

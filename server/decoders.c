@@ -1,9 +1,9 @@
 // DESIGN. Turns are a semaphore. A request with several images puts a round on the list and starts
-// on it itself, for as long as there is a turn without waiting: what comes first needs no other
-// thread. Helpers take a turn first and an image of some round only then, so one that waits for its
-// turn holds no image back; the rounds take turns, so a request with many images does not keep out
-// one with few. There are as many helpers as turns: whatever the requests' own threads do, each
-// turn that falls free goes to somebody.
+// on it itself, as long as there is a turn without waiting and no other round: what comes first
+// needs no other thread. Helpers take a turn first and an image only then, so one that waits for
+// its turn holds no image back; they go from round to round, so a request with many images does not
+// keep out one with few. There are as many helpers as turns: whatever the requests' own threads do,
+// each turn that falls free goes to somebody.
 //
 // A round lives on its request's stack. The mutex guards the list and the rounds; a helper touches
 // a round without it only between claim() and finish(), and the request waits for both.
@@ -23,6 +23,7 @@ enum { STACK_BYTES = 512 * 1024 };
 struct round {
     decode_fn decode;
     void *context;
+    int64_t deadline_ns;
     int count, claimed, finished; // images
     pthread_cond_t done;
     struct round *next;
@@ -97,12 +98,13 @@ static void finish(struct round *round)
         pthread_cond_signal(&round->done);
 }
 
-// Decodes one image. The caller holds the mutex, and a turn, which is given back.
+// One image. The caller holds the mutex, and a turn, which is given back.
 static void decode_one(struct decoders *decoders, struct round *round)
 {
     int index = claim(decoders, round);
     pthread_mutex_unlock(&decoders->mutex);
-    round->decode(round->context, index, STATUS_OK);
+    bool in_time = clock_ns() < round->deadline_ns;
+    round->decode(round->context, index, in_time ? STATUS_OK : too_late());
     decoders_give_turn(decoders);
     pthread_mutex_lock(&decoders->mutex);
     finish(round);
@@ -145,9 +147,9 @@ static void give_up(struct decoders *decoders, struct round *round)
     round->finished += round->count - first;
 }
 
-static void wait_for(struct decoders *decoders, struct round *round, int64_t deadline_ns)
+static void wait_for(struct decoders *decoders, struct round *round)
 {
-    const struct timespec until = timespec_of(deadline_ns);
+    const struct timespec until = timespec_of(round->deadline_ns);
     int error = 0;
     while (round->finished < round->count && error != ETIMEDOUT)
         error = pthread_cond_clockwait(&round->done, &decoders->mutex, CLOCK_MONOTONIC, &until);
@@ -160,7 +162,8 @@ static void wait_for(struct decoders *decoders, struct round *round, int64_t dea
 void decoders_run(struct decoders *decoders, int64_t deadline_ns, int count, decode_fn decode,
                   void *context)
 {
-    struct round round = {.decode = decode, .context = context, .count = count};
+    struct round round = {
+        .decode = decode, .context = context, .deadline_ns = deadline_ns, .count = count};
     if (count < 1)
         return;
     pthread_cond_init(&round.done, NULL);
@@ -168,9 +171,10 @@ void decoders_run(struct decoders *decoders, int64_t deadline_ns, int count, dec
     append(decoders, &round);
     for (int i = 1; i < count && i <= decoders->n_helpers; i++)
         pthread_cond_signal(&decoders->work);
-    while (round.claimed < count && clock_ns() < deadline_ns && sem_trywait(&decoders->turns) == 0)
+    while (decoders->first == &round && decoders->last == &round &&
+           sem_trywait(&decoders->turns) == 0)
         decode_one(decoders, &round);
-    wait_for(decoders, &round, deadline_ns);
+    wait_for(decoders, &round);
     pthread_mutex_unlock(&decoders->mutex);
     pthread_cond_destroy(&round.done);
 }

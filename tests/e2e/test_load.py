@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import signal
+import socket
 import time
 import unittest
 
@@ -94,6 +95,22 @@ class Bodies(Case):
                 crawler.sendall(b"x")
             time.sleep(0.1)
             self.check_good(server)
+
+
+    def test_an_answer_that_nobody_reads(self):
+        """Who has an answer can send the next body: by then the last one holds no budget."""
+        kind, body = multipart([(str(i), png(seed=i)) for i in range(64)])
+        request = ("POST /classify?logits=1&top_k=1000 HTTP/1.1\r\nHost: x\r\n"
+                   f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
+        with Server("--max-queue", 64, "--max-inflight-bytes", 2 * len(body)) as server:
+            with socket.socket() as lazy:
+                lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                lazy.connect(("127.0.0.1", server.port))
+                lazy.sendall(request)
+                self.until(lambda: metric(server, "vitserve_batch_images_sum") == 64)
+                self.until(lambda: metric(server, "vitserve_inflight_bytes") == 0)
+                self.assertEqual(metric(server, "vitserve_inflight_requests"), 1)
+                self.assertEqual(len(answer_from(lazy).results), 64)
 
 
 class Health(Case):

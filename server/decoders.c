@@ -113,6 +113,7 @@ static void decode_one(struct decoders *decoders, struct round *round)
 static void *help(void *argument)
 {
     struct decoders *decoders = argument;
+    pthread_setname_np(pthread_self(), "decoder"); // for top and the like
     pthread_mutex_lock(&decoders->mutex);
     while (!decoders->stopping) {
         if (!decoders->first) {

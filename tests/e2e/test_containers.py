@@ -79,6 +79,31 @@ class Containers(Case):
 class Groups(Case):
     """Many images in one request, on any number of decoders: the same answer, in the order sent."""
 
+    def wakes(self, server):
+        """How often each of the threads that help has gone to sleep since it was started."""
+        counts = {}
+        for task in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir():
+            status = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            if status["Name"].strip() == "decoder":
+                counts[task.name] = int(status["voluntary_ctxt_switches"])
+        return counts
+
+    def test_who_decodes(self):
+        """A request with many images is helped; one with one image has it decoded where it came in."""
+        kind, body = multipart([(f"{i}.png", png(300, 300, seed=i)) for i in range(20)])
+        with Server("--decode-threads", 3, "--max-queue", 64, model=()) as server:
+            self.until(lambda: len(self.wakes(server)) == 3)
+            self.until(lambda: min(self.wakes(server).values()) > 0)
+            asleep = self.wakes(server)
+            for _ in range(10):
+                self.check_good(server)
+            self.assertEqual(self.wakes(server), asleep)
+
+            def all_have_helped():
+                self.assertEqual(server.classify(body, Content_Type=kind).status, 200)
+                return all(count > asleep[name] for name, count in self.wakes(server).items())
+            self.until(all_have_helped)
+
     def test_the_number_of_decoders_does_not_matter(self):
         pictures = [(f"{i}.png", png(width=30 + 7 * (i % 5), height=20 + 5 * (i % 7), seed=i))
                     for i in range(24)]

@@ -155,7 +155,8 @@ struct stream {
     struct backend *backend;
 };
 
-// threads: at least 1, the caller included. STATUS_UNSUPPORTED_DEVICE where the CPU cannot do the precision.
+// threads: at least 1, the caller's included. STATUS_UNSUPPORTED_DEVICE where the CPU cannot do the
+// precision.
 enum status backend_cpu_create(enum precision precision, int threads,
                                struct backend **backend) CHECKED;
 

@@ -7,6 +7,7 @@ import socket
 import time
 import unittest
 
+from vitserve import MODEL as DEIT
 from vitserve import (SANITIZED, TIMEOUT, Case, Server, answer_from, exchange, multipart, png,
                       receive_all, together)
 
@@ -99,18 +100,19 @@ class Bodies(Case):
 
     def test_an_answer_that_nobody_reads(self):
         """Who has an answer can send the next body: by then the last one holds no budget."""
-        kind, body = multipart([(str(i), png(seed=i)) for i in range(64)])
+        count = 24  # and 1,000 classes: an answer larger than what the system keeps of it
+        kind, body = multipart([(str(i), png(seed=i)) for i in range(count)])
         request = ("POST /classify?logits=1&top_k=1000 HTTP/1.1\r\nHost: x\r\n"
                    f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
-        with Server("--max-queue", 64, "--max-inflight-bytes", 2 * len(body)) as server:
+        with Server("--max-batch", 4, "--max-queue", count, model=DEIT) as server:
             with socket.socket() as lazy:
                 lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 lazy.connect(("127.0.0.1", server.port))
                 lazy.sendall(request)
-                self.until(lambda: metric(server, "vitserve_batch_images_sum") == 64)
+                self.until(lambda: metric(server, "vitserve_batch_images_sum") == count)
                 self.until(lambda: metric(server, "vitserve_inflight_bytes") == 0)
                 self.assertEqual(metric(server, "vitserve_inflight_requests"), 1)
-                self.assertEqual(len(answer_from(lazy).results), 64)
+                self.assertEqual(len(answer_from(lazy).results), count)
 
 
 class Health(Case):

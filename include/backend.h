@@ -17,6 +17,7 @@
 // STATUS_DEVICE_FAILED (sticky: the device is lost).
 
 #include "status.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -145,6 +146,7 @@ struct backend {
     char device_name[128];    // of the processor, for people
     enum precision precision; // in force; never AUTO
     size_t activation_bytes;  // of one value in the activation type
+    bool host_memory;         // alloc() takes it of the host's, not of a device's own
     int workers;              // streams that it takes to keep the device busy
 };
 
@@ -153,7 +155,8 @@ struct stream {
     struct backend *backend;
 };
 
-// threads: 0 for all cores. STATUS_UNSUPPORTED_DEVICE where the CPU cannot do the precision.
+// threads: at least 1, the caller's included. STATUS_UNSUPPORTED_DEVICE where the CPU cannot do the
+// precision.
 enum status backend_cpu_create(enum precision precision, int threads,
                                struct backend **backend) CHECKED;
 

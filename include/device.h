@@ -18,7 +18,7 @@ enum { DEVICE_MAX_GPUS = 16 };
 // DEVICE_MAX_GPUS), else 1.
 enum status device_count(enum device device, int *count) CHECKED;
 
-// Any choice but DEVICE_CUDA_ALL. threads: of the CPU backend, 0 for all cores.
+// Any choice but DEVICE_CUDA_ALL. threads: of the CPU backend, 0 for the cores of machine.h.
 // DEVICE_AUTO takes the GPU where there is one that works and falls back to the CPU, saying why in
 // the log; the others fail with STATUS_UNSUPPORTED_DEVICE, the detail saying why.
 enum status device_open(enum device device, enum precision precision, int threads,

@@ -1,14 +1,14 @@
 #pragma once
 // Images on their way through the engine, whatever protocol brought them: slots are reserved before
-// anything is decoded, each image is decoded into its slot and queued while the next one is
-// decoded, and all of them are waited for.
+// anything is decoded, each image is decoded into its slot and queued while others are decoded, and
+// all of them are waited for. The images of a request are decoded side by side (decoders.h).
 
 #include "body.h"
+#include "decoders.h"
 #include "model.h"
 #include "queue.h"
 #include "result.h"
 #include "trace.h"
-#include <semaphore.h>
 
 // What all requests share. It outlives them.
 struct engine {
@@ -16,7 +16,7 @@ struct engine {
     const struct model *model;
     struct queue *queue;
     struct metrics *metrics;
-    sem_t decoders; // images that may be decoded at the same time
+    struct decoders *decoders;
     int max_batch;
 };
 

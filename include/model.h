@@ -27,6 +27,14 @@ void model_close(struct model *model);
 
 const char *precision_name(enum precision precision);
 
-// Runs batches of 1, 2, 4, ... and returns the largest that took less than 250 ms, at most 256:
-// the default of --max-batch. Also warms the device up.
+// The default of --max-queue, in batches.
+enum { QUEUED_BATCHES = 4 };
+
+// The largest batch that leaves three quarters of the memory to the weights, the bodies and the
+// pictures that are being decoded; at most 256. A batch is weighed with the slots of its queue, and
+// with its activations where the host's memory holds them.
+int model_largest_batch(const struct model *model, int64_t memory_bytes);
+
+// Runs batches of 1, 2, 4, ... and returns the largest that took less than 250 ms, at most
+// model_largest_batch() of this machine: the default of --max-batch. Also warms the device up.
 enum status model_measure_batch(struct model *model, int *max_batch) CHECKED;

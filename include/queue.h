@@ -28,7 +28,7 @@ struct client {
 };
 
 // One image on its way through the engine. The request thread owns it until queue_submit() and
-// again once ticket_wait() has returned.
+// again once ticket_wait() has returned. Whoever fills a job for the request may submit it.
 struct job {
     uint8_t *pixels;       // (S, S, 3), filled before submit
     float *logits;         // (K), filled by the worker

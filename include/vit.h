@@ -7,6 +7,9 @@
 // Floating-point operations of one image through the whole network (2 per multiply-add).
 int64_t vit_flops(const struct vit_dims *dims);
 
+// What a run takes of the backend's memory for each image of its largest batch.
+int64_t vit_image_bytes(const struct vit_dims *dims, struct backend *backend);
+
 // Activations for up to max_batch images, and the stream they are computed on: one per worker.
 // The weights are shared by all runs of a device and outlive them.
 struct vit_run;

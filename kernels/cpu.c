@@ -3,7 +3,6 @@
 
 #include "kernels.h"
 #include "numeric.h"
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -322,13 +321,6 @@ static void read_device_name(char *name, size_t size)
         fclose(file);
 }
 
-// Those that this process may run on.
-static int available_cores(void)
-{
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
 static enum status check_precision(const struct cpu_isa *isa, enum precision precision)
 {
     if (precision == PRECISION_FP32 ||
@@ -355,10 +347,11 @@ enum status backend_cpu_create_isa(const char *name, enum precision precision, i
                                  .name = "cpu",
                                  .precision = precision,
                                  .activation_bytes = precision == PRECISION_FP32 ? 4 : 2,
+                                 .host_memory = true,
                                  .workers = 1};
     read_device_name(cpu->base.device_name, sizeof cpu->base.device_name);
     cpu->kernels = &isa->kernels;
-    cpu->threads = threads > 0 ? threads : available_cores();
+    cpu->threads = threads;
     enum status status = team_create(cpu->threads, &cpu->team);
     if (status != STATUS_OK) {
         free(cpu);

@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct api {
     struct engine engine;
@@ -38,9 +37,11 @@ enum status api_create(const struct config *config, struct metrics *metrics, str
     api->load = load;
     api->auth = auth;
     atomic_init(&api->readiness, STATUS_STARTING);
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    sem_init(&api->engine.decoders, 0,
-             config->decode_threads > 0 ? (unsigned)config->decode_threads : (unsigned)cores);
+    enum status status = decoders_create((int)config->decode_threads, &api->engine.decoders);
+    if (status != STATUS_OK) {
+        free(api);
+        return status;
+    }
     *out = api;
     return STATUS_OK;
 }
@@ -49,7 +50,7 @@ void api_free(struct api *api)
 {
     if (!api)
         return;
-    sem_destroy(&api->engine.decoders);
+    decoders_free(api->engine.decoders);
     free(api);
 }
 

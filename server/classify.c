@@ -3,19 +3,16 @@
 
 #include "clock.h"
 #include "commands.h"
+#include "decoders.h"
 #include "model.h"
 #include "pictures.h"
 #include "postprocess.h"
 #include "result.h"
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { MAX_DECODERS = 256 };
 
 struct session {
     const struct config *config;
@@ -24,12 +21,12 @@ struct session {
     struct vit_run *run;
     uint8_t *pixels; // (max_batch, S, S, 3)
     struct result *results;
-    int max_batch, top_k, decoders;
+    struct decoders *decoders;
+    int max_batch, top_k;
     bool json;
 
     char **paths; // of the batch that is being decoded
     int batch;
-    atomic_int next;
 
     bool progress; // shown on standard error
     int64_t start_ns;
@@ -56,29 +53,13 @@ static void prepare_file(struct session *session, const char *path, struct resul
     mapping_close(&file);
 }
 
-static void *prepare_files(void *argument)
+static void prepare_one(void *context, int i, enum status turn)
 {
-    struct session *session = argument;
+    struct session *session = context;
     size_t side = (size_t)session->model.entry->dims.S, bytes = side * side * 3;
-    for (int i; (i = atomic_fetch_add(&session->next, 1)) < session->batch;)
-        prepare_file(session, session->paths[i], &session->results[i],
-                     session->pixels + bytes * (size_t)i);
-    return NULL;
-}
-
-// Fills results and pixels. A thread that cannot be started is done without.
-static void prepare_batch(struct session *session, int batch, char **paths)
-{
-    pthread_t threads[MAX_DECODERS];
-    int wanted = (session->decoders < batch ? session->decoders : batch) - 1, started = 0;
-    session->paths = paths;
-    session->batch = batch;
-    atomic_store(&session->next, 0);
-    while (started < wanted && pthread_create(&threads[started], NULL, prepare_files, session) == 0)
-        started++;
-    prepare_files(session);
-    while (started > 0)
-        pthread_join(threads[--started], NULL);
+    (void)turn; // nobody's time runs out here
+    prepare_file(session, session->paths[i], &session->results[i],
+                 session->pixels + bytes * (size_t)i);
 }
 
 // A file's name can hold anything, a terminal shall not obey it.
@@ -171,7 +152,9 @@ static enum status classify_batch(struct session *session, int batch, char **pat
     size_t side = (size_t)session->model.entry->dims.S, bytes = side * side * 3;
     const float *logits = NULL;
     int good = 0;
-    prepare_batch(session, batch, paths);
+    session->paths = paths;
+    session->batch = batch;
+    decoders_run(session->decoders, INT64_MAX, batch, prepare_one, session);
     for (int i = 0; i < batch; i++)
         if (session->results[i].status == STATUS_OK)
             TRY(vit_set_image(session->run, good++, session->pixels + bytes * (size_t)i));
@@ -184,12 +167,10 @@ static enum status classify_batch(struct session *session, int batch, char **pat
 static enum status open_session(struct session *session, int count, char **words)
 {
     const struct config *config = session->config;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    long decoders = config->decode_threads > 0 ? (long)config->decode_threads : cores;
-    session->decoders = decoders < MAX_DECODERS ? (int)decoders : MAX_DECODERS;
     session->json = config->json || !isatty(STDOUT_FILENO);
     TRY(pictures_init(&session->pictures, count, words));
     TRY(model_open(config, &session->model));
+    TRY(decoders_create((int)config->decode_threads, &session->decoders));
     const struct vit_dims *dims = &session->model.entry->dims;
     session->max_batch = config->max_batch > 0 ? (int)config->max_batch : 8;
     session->top_k = config->top_k < dims->K ? (int)config->top_k : dims->K;
@@ -232,6 +213,7 @@ int classify_main(const struct config *config, int count, char **words)
     if (status != STATUS_OK)
         hide_progress(&session);
     int code = status == STATUS_OK ? EXIT_OK : exit_code(status);
+    decoders_free(session.decoders);
     vit_run_free(session.run);
     free(session.pixels);
     free(session.results);

@@ -1,5 +1,6 @@
 #include "device.h"
 #include "log.h"
+#include "machine.h"
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -75,5 +76,5 @@ enum status device_open(enum device device, enum precision precision, int thread
             return status;
         log_warning("computing on the CPU: %s", status_detail(status));
     }
-    return backend_cpu_create(precision, threads, backend);
+    return backend_cpu_create(precision, threads > 0 ? threads : machine_cores(), backend);
 }

@@ -161,6 +161,9 @@ static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *
     request.refused = refused;
     allow_silence(connection, options->idle_timeout_ms);
     enum status status = options->handler(options->context, &request, &response);
+    // Now, not when the library is done with the request: who has the answer can send the next body
+    // before that, and would find the budget full of the last one.
+    intake_release(&exchange->intake);
     return queue_response(exchange, connection, status, &response);
 }
 

@@ -1,38 +1,45 @@
 #include "inference.h"
 #include "clock.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Waits for a turn to decode.
-static enum status take_turn(struct engine *engine, int64_t deadline_ns)
-{
-    const struct timespec until = {.tv_sec = deadline_ns / 1000000000,
-                                   .tv_nsec = deadline_ns % 1000000000};
-    while (sem_clockwait(&engine->decoders, CLOCK_MONOTONIC, &until) != 0)
-        if (errno == ETIMEDOUT)
-            return status_fail(STATUS_DEADLINE, "the time ran out before the image was decoded");
-    return STATUS_OK;
-}
-
-static enum status decode(struct engine *engine, int64_t deadline_ns, const struct upload *image,
-                          struct result *result, uint8_t *pixels)
+static enum status decode(struct engine *engine, const struct upload *image, struct result *result,
+                          uint8_t *pixels)
 {
     const struct config *config = engine->config;
     struct image_limits limits = {.max_pixels = config->max_pixels,
                                   .apply_orientation = config->exif_orientation != 0,
                                   .fast_decode = config->fast_decode != 0};
-    enum status status = take_turn(engine, deadline_ns);
+    enum status status = result_prepare(result, image->bytes, image->length, &limits,
+                                        &engine->model->entry->preprocess, pixels);
+    metrics_observe(engine->metrics, STAGE_DECODE, result->decode_ns);
+    return status;
+}
+
+static enum status decode_in_turn(struct engine *engine, int64_t deadline_ns,
+                                  const struct upload *image, struct result *result,
+                                  uint8_t *pixels)
+{
+    enum status status = decoders_take_turn(engine->decoders, deadline_ns);
     if (status != STATUS_OK) {
         result_fail(result, status);
         return status;
     }
-    status = result_prepare(result, image->bytes, image->length, &limits,
-                            &engine->model->entry->preprocess, pixels);
-    sem_post(&engine->decoders);
-    metrics_observe(engine->metrics, STAGE_DECODE, result->decode_ns);
+    status = decode(engine, image, result, pixels);
+    decoders_give_turn(engine->decoders);
     return status;
+}
+
+static void set_name(struct result *result, const struct upload *image)
+{
+    snprintf(result->name, sizeof result->name, "%s", image->name);
+}
+
+static void add_times(const struct result *result, struct trace *trace)
+{
+    trace->decode_ns += result->decode_ns;
+    trace->preprocess_ns += result->preprocess_ns;
 }
 
 enum status inference_prepare(struct engine *engine, int64_t deadline_ns,
@@ -40,16 +47,53 @@ enum status inference_prepare(struct engine *engine, int64_t deadline_ns,
                               struct result *result, uint8_t *pixels)
 {
     enum status status = STATUS_OK;
-    snprintf(result->name, sizeof result->name, "%s", image->name);
+    set_name(result, image);
     if (image->cropped) {
         memcpy(pixels, image->bytes, image->length);
         result->width = result->height = engine->model->entry->dims.S;
     } else {
-        status = decode(engine, deadline_ns, image, result, pixels);
+        status = decode_in_turn(engine, deadline_ns, image, result, pixels);
     }
-    trace->decode_ns += result->decode_ns;
-    trace->preprocess_ns += result->preprocess_ns;
+    add_times(result, trace);
     return status;
+}
+
+// The images of one request, decoded side by side.
+struct group {
+    struct engine *engine;
+    const struct upload *images;
+    struct inference *inference;
+};
+
+// On any thread: touches what belongs to image i alone.
+static void prepare_one(void *context, int i, enum status turn)
+{
+    const struct group *group = context;
+    struct result *result = &group->inference->results[i];
+    struct job *job = group->inference->jobs[i];
+    set_name(result, &group->images[i]);
+    if (turn != STATUS_OK)
+        result_fail(result, turn);
+    else if (decode(group->engine, &group->images[i], result, job->pixels) == STATUS_OK)
+        queue_submit(job);
+}
+
+static void prepare_all(struct engine *engine, const struct upload *images, struct trace *trace,
+                        struct inference *inference)
+{
+    struct group group = {engine, images, inference};
+    int64_t deadline_ns = inference->ticket.client.deadline_ns;
+    int count = inference->count;
+    if (count > 1 && !images[0].cropped) { // all are, or none
+        decoders_run(engine->decoders, deadline_ns, count, prepare_one, &group);
+        for (int i = 0; i < count; i++)
+            add_times(&inference->results[i], trace);
+        return;
+    }
+    for (int i = 0; i < count; i++)
+        if (inference_prepare(engine, deadline_ns, &images[i], trace, &inference->results[i],
+                              inference->jobs[i]->pixels) == STATUS_OK)
+            queue_submit(inference->jobs[i]);
 }
 
 static void note_times(struct engine *engine, const struct job *job, struct trace *trace)
@@ -86,10 +130,7 @@ enum outcome inference_outcome(enum status status)
 static void run_jobs(struct engine *engine, const struct upload *images, struct trace *trace,
                      struct inference *inference)
 {
-    for (int i = 0; i < inference->count; i++)
-        if (inference_prepare(engine, inference->ticket.client.deadline_ns, &images[i], trace,
-                              &inference->results[i], inference->jobs[i]->pixels) == STATUS_OK)
-            queue_submit(inference->jobs[i]);
+    prepare_all(engine, images, trace, inference);
     ticket_wait(&inference->ticket);
     for (int i = 0; i < inference->count; i++) {
         struct result *result = &inference->results[i];

@@ -1,5 +1,6 @@
 #include "model.h"
 #include "clock.h"
+#include "machine.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,18 +140,34 @@ static enum status measure(struct vit_run *run, const uint8_t *pixels, int large
     return STATUS_OK;
 }
 
-enum status model_measure_batch(struct model *model, int *max_batch)
+int model_largest_batch(const struct model *model, int64_t memory_bytes)
 {
     enum { LARGEST = 256 };
+    const struct vit_dims *dims = &model->entry->dims;
+    struct backend *backend = model->replicas[0].backend;
+    int64_t slot = (int64_t)dims->S * dims->S * 3 + dims->K * (int64_t)sizeof(float);
+    int64_t image = QUEUED_BATCHES * slot;
+    image += backend->host_memory ? vit_image_bytes(dims, backend) : 0;
+    int largest = LARGEST;
+    while (largest > 1 && largest * image > memory_bytes / 4)
+        largest /= 2;
+    return largest;
+}
+
+enum status model_measure_batch(struct model *model, int *max_batch)
+{
+    struct machine machine;
+    machine_read(&machine);
+    int largest = model_largest_batch(model, machine.memory_bytes);
     struct vit_run *run;
     size_t side = (size_t)model->entry->dims.S;
     uint8_t *pixels = calloc(side * side, 3);
     if (!pixels)
         return status_fail(STATUS_OUT_OF_MEMORY, "warm-up: out of memory");
     enum status status =
-        vit_run_create(&model->entry->dims, &model->replicas[0].weights, LARGEST, &run);
+        vit_run_create(&model->entry->dims, &model->replicas[0].weights, largest, &run);
     if (status == STATUS_OK) {
-        status = measure(run, pixels, LARGEST, max_batch);
+        status = measure(run, pixels, largest, max_batch);
         vit_run_free(run);
     }
     free(pixels);

@@ -2,6 +2,7 @@
 
 #include "api.h"
 #include "commands.h"
+#include "machine.h"
 #include "secret.h"
 #include "worker.h"
 #include <malloc.h>
@@ -173,8 +174,8 @@ static enum status create_queue(struct server *server)
     const struct vit_dims *dims = &server->model.entry->dims;
     struct backend *backend = server->model.replicas[0].backend;
     size_t bytes = (size_t)dims->S * (size_t)dims->S * 3;
-    int capacity =
-        server->config->max_queue > 0 ? (int)server->config->max_queue : 4 * server->max_batch;
+    int capacity = server->config->max_queue > 0 ? (int)server->config->max_queue
+                                                 : QUEUED_BATCHES * server->max_batch;
     void *pixels;
     TRY(backend->ops->alloc_host(backend, bytes * (size_t)capacity, &pixels));
     server->pixels = pixels;
@@ -214,6 +215,18 @@ static bool workers_well(void *context)
     return true;
 }
 
+static void say_ready(const struct server *server)
+{
+    const struct backend *backend = server->model.replicas[0].backend;
+    struct machine machine;
+    char found[160];
+    machine_read(&machine);
+    machine_describe(&machine, found, sizeof found);
+    log_info("ready: %s on %s (%s), %s, batches of up to %d images; %s", server->model.entry->name,
+             backend->name, backend->device_name, precision_name(backend->precision),
+             server->max_batch, found);
+}
+
 static enum status start_engine(struct server *server)
 {
     struct model *model = &server->model;
@@ -224,9 +237,7 @@ static enum status start_engine(struct server *server)
     TRY(create_queue(server));
     TRY(start_workers(server));
     api_set_ready(server->api, model, server->queue, server->max_batch, workers_well, server);
-    log_info("ready: %s on %s (%s), %s, batches of up to %d images", model->entry->name,
-             model->replicas[0].backend->name, model->replicas[0].backend->device_name,
-             precision_name(model->replicas[0].backend->precision), server->max_batch);
+    say_ready(server);
     return STATUS_OK;
 }
 

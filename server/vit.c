@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+enum { BUFFERS = 8 };
+
 struct vit_run {
     struct backend *backend;
     struct vit_dims dims;
@@ -33,26 +35,50 @@ int64_t vit_flops(const struct vit_dims *d)
     return 2 * (patches + d->L * (linear + attention) + channels * d->K);
 }
 
-static enum status allocate(struct vit_run *run, void **buffer, int64_t values_per_image,
-                            size_t value_bytes)
+// The buffers on the device, and what each takes for one image of the batch.
+static void list_buffers(struct vit_run *run, void ***buffers, size_t *bytes)
 {
-    size_t bytes = (size_t)values_per_image * value_bytes * (size_t)run->max_batch;
-    return run->backend->ops->alloc(run->backend, bytes, buffer);
+    const struct vit_dims *d = &run->dims;
+    size_t tokens = (size_t)vit_tokens(d), channels = tokens * (size_t)d->C;
+    size_t activation = run->backend->activation_bytes;
+    const struct {
+        void **buffer;
+        size_t bytes;
+    } rows[BUFFERS] = {
+        {&run->pixels, (size_t)d->S * (size_t)d->S * 3},
+        {&run->patches, tokens * EMBED_COLUMNS((size_t)d->P) * activation},
+        {&run->x, channels * sizeof(float)},
+        {&run->normed, channels * activation},
+        {&run->qkv, 3 * channels * activation},
+        {&run->attended, channels * activation},
+        {&run->hidden, tokens * (size_t)d->M * activation},
+        {&run->device_logits, (size_t)d->K * sizeof(float)},
+    };
+    for (int i = 0; i < BUFFERS; i++) {
+        buffers[i] = rows[i].buffer;
+        bytes[i] = rows[i].bytes;
+    }
+}
+
+int64_t vit_image_bytes(const struct vit_dims *dims, struct backend *backend)
+{
+    struct vit_run run = {.backend = backend, .dims = *dims};
+    void **buffers[BUFFERS];
+    size_t bytes[BUFFERS], sum = 0;
+    list_buffers(&run, buffers, bytes);
+    for (int i = 0; i < BUFFERS; i++)
+        sum += bytes[i];
+    return (int64_t)sum;
 }
 
 static enum status allocate_activations(struct vit_run *run)
 {
     const struct vit_dims *d = &run->dims;
-    int64_t tokens = vit_tokens(d), channels = tokens * d->C;
-    size_t activation = run->backend->activation_bytes;
-    TRY(allocate(run, &run->pixels, (int64_t)d->S * d->S * 3, 1));
-    TRY(allocate(run, &run->patches, tokens * EMBED_COLUMNS(d->P), activation));
-    TRY(allocate(run, &run->x, channels, sizeof(float)));
-    TRY(allocate(run, &run->normed, channels, activation));
-    TRY(allocate(run, &run->qkv, 3 * channels, activation));
-    TRY(allocate(run, &run->attended, channels, activation));
-    TRY(allocate(run, &run->hidden, tokens * d->M, activation));
-    TRY(allocate(run, &run->device_logits, d->K, sizeof(float)));
+    void **buffers[BUFFERS];
+    size_t each[BUFFERS];
+    list_buffers(run, buffers, each);
+    for (int i = 0; i < BUFFERS; i++)
+        TRY(run->backend->ops->alloc(run->backend, each[i] * (size_t)run->max_batch, buffers[i]));
     void *logits;
     size_t bytes = sizeof(float) * (size_t)d->K * (size_t)run->max_batch;
     TRY(run->backend->ops->alloc_host(run->backend, bytes, &logits));
@@ -86,11 +112,12 @@ void vit_run_free(struct vit_run *run)
     if (!run)
         return;
     struct backend *backend = run->backend;
-    void *buffers[] = {run->pixels, run->patches,  run->x,      run->normed,
-                       run->qkv,    run->attended, run->hidden, run->device_logits};
+    void **buffers[BUFFERS];
+    size_t bytes[BUFFERS];
+    list_buffers(run, buffers, bytes);
     backend->ops->stream_free(run->stream);
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        backend->ops->free(backend, buffers[i]);
+    for (int i = 0; i < BUFFERS; i++)
+        backend->ops->free(backend, *buffers[i]);
     backend->ops->free_host(backend, run->logits);
     free(run);
 }

@@ -32,12 +32,11 @@ static enum status run_batch(struct worker *worker, int count)
 }
 
 // A batch has failed although the device is not lost. Whether another can succeed is found out with
-// what is left of it, before that of a client is risked.
+// a pass of our own, before the images of a client are risked.
 static void recover(struct worker *worker)
 {
     const struct timespec pause = {.tv_nsec = 200 * 1000 * 1000};
     const float *logits;
-    atomic_store(&worker->failing, true);
     while (vit_forward(worker->run, 1, &logits) != STATUS_OK && !queue_closed(worker->queue))
         nanosleep(&pause, NULL);
     atomic_store(&worker->failing, false);
@@ -64,6 +63,8 @@ static void *work(void *argument)
             metrics_time_batch(worker->metrics, count, clock_ns() - start);
         else
             log_error("a batch of %d images failed: %s", count, status_detail(status));
+        // Before its clients can know: who has seen a 500 does not find us ready.
+        atomic_store(&worker->failing, status != STATUS_OK);
         queue_finish(worker->queue, worker->batch, count, status);
         if (status == STATUS_DEVICE_FAILED) {
             queue_fail(worker->queue);

@@ -1,6 +1,7 @@
 #include "device_under_test.h"
 #include "device.h"
 #include "log.h"
+#include "machine.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +18,8 @@ enum status open_device(enum precision precision, int threads, struct backend **
 {
     const char *isa = strchr(chosen, ':');
     if (isa)
-        return backend_cpu_create_isa(isa + 1, precision, threads, backend);
+        return backend_cpu_create_isa(isa + 1, precision, threads > 0 ? threads : machine_cores(),
+                                      backend);
     return device_open(on_cpu() ? DEVICE_CPU : DEVICE_CUDA, precision, threads, backend);
 }
 

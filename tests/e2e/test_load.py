@@ -3,9 +3,11 @@
 import contextlib
 import http.client
 import signal
+import socket
 import time
 import unittest
 
+from vitserve import MODEL as DEIT
 from vitserve import (SANITIZED, TIMEOUT, Case, Server, answer_from, exchange, multipart, png,
                       receive_all, together)
 
@@ -94,6 +96,23 @@ class Bodies(Case):
                 crawler.sendall(b"x")
             time.sleep(0.1)
             self.check_good(server)
+
+
+    def test_an_answer_that_nobody_reads(self):
+        """Who has an answer can send the next body: by then the last one holds no budget."""
+        count = 64  # of 1,000 classes: an answer larger than what the system keeps of it
+        kind, body = multipart([(str(i), png(seed=i)) for i in range(count)])
+        request = ("POST /classify?logits=1&top_k=1000 HTTP/1.1\r\nHost: x\r\n"
+                   f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
+        with Server("--max-batch", 4, "--max-queue", count, model=DEIT) as server:
+            with socket.socket() as lazy:
+                lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                lazy.connect(("127.0.0.1", server.port))
+                lazy.sendall(request)
+                self.until(lambda: metric(server, "vitserve_batch_images_sum") == count)
+                self.until(lambda: metric(server, "vitserve_inflight_bytes") == 0)
+                self.assertEqual(metric(server, "vitserve_inflight_requests"), 1)
+                self.assertEqual(len(answer_from(lazy).results), count)
 
 
 class Health(Case):

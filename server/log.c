@@ -99,9 +99,12 @@ void log_line(enum log_level level, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     begin(&line, level);
-    append(&line, chosen == LOG_JSON ? ",\"message\":\"" : " ");
-    append_text(&line, text, sizeof line.text - END_BYTES - line.length, chosen == LOG_JSON);
-    append(&line, chosen == LOG_JSON ? "\"" : "");
+    // A message may hold what a client sent: with a "=" it could be taken for fields.
+    bool quoted = chosen == LOG_JSON || strchr(text, '=');
+    append(&line, chosen == LOG_JSON ? ",\"message\":" : " ");
+    append(&line, quoted ? "\"" : "");
+    append_text(&line, text, sizeof line.text - END_BYTES - line.length, quoted);
+    append(&line, quoted ? "\"" : "");
     end(&line);
 }
 
@@ -131,9 +134,12 @@ static enum log_level level_of(const struct log_request *request)
 {
     static const char *const probes[] = {"/healthz", "/readyz", "/metrics", "/v2/health/live",
                                          "/v2/health/ready"};
-    for (size_t i = 0; i < sizeof probes / sizeof *probes; i++)
-        if (strcmp(request->path, probes[i]) == 0)
+    for (size_t i = 0; i < sizeof probes / sizeof *probes; i++) {
+        size_t length = strlen(probes[i]);
+        if (strncmp(request->path, probes[i], length) == 0 &&
+            (!request->path[length] || strcmp(request->path + length, "/") == 0))
             return LOG_DEBUG;
+    }
     return LOG_INFO;
 }
 

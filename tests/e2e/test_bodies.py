@@ -34,14 +34,23 @@ class SamePicture(ServerCase):
         self.assertEqual(answer.results, expected)
 
     def test_all_forms(self):
+        kind_b = "multipart/form-data; boundary=b"
         for picture in (jpeg(), png()):
             expected = self.server.classify(picture, "?logits=1").results
             kind, form = multipart([("image-1", picture)])
             text = json_body(picture)
             uri = json.dumps({"images": ["data:image/png;base64," + encoded(picture)]}).encode()
             lines = json.dumps({"images": [base64.encodebytes(picture).decode()]}).encode()
+            bare = json.dumps({"images": [base64.urlsafe_b64encode(picture).decode().rstrip("=")]})
+            head = b'\n--b\nContent-Disposition: form-data; name="file"'
+            by_hand = head + b"; filename*=utf-8''image%2D1\n\n" + picture + b"\n--b--\n"
+            unnamed = b"--b\r\n" + head[5:] + b"\r\nContent-Type: image/x\r\n\r\n" + picture + b"\r\n--b--"
+            in_base64 = (unnamed[:-len(picture) - 11] + b"Content-Transfer-Encoding: base64\r\n\r\n" +
+                         base64.encodebytes(picture) + b"\r\n--b--")
             forms = ((picture, None), (form, kind), (text, JSON), (uri, JSON), (lines, JSON),
-                     (text, "Application/JSON; charset=utf-8"))
+                     (text, "Application/JSON; charset=utf-8"), (bare.encode(), JSON),
+                     (b"\xef\xbb\xbf" + text, JSON), (by_hand, kind_b), (unnamed, kind_b),
+                     (in_base64, kind_b))
             encodings = ((lambda data: data, "identity"), (gzip.compress, "gzip"),
                          (gzip.compress, "X-GZip"), (zlib.compress, "deflate"),
                          (raw_deflate, "deflate"),
@@ -75,6 +84,10 @@ class SamePicture(ServerCase):
         for fields in ({"logits": False}, {"logits": 0}):
             answer = self.server.classify(json_body(png(), **fields), Content_Type=JSON)
             self.assertNotIn("logits", answer.results[0])
+        for fields in ({"top_k": None}, {"logits": None, "explain": None}):  # null is absent
+            answer = self.server.classify(json_body(png(), **fields), Content_Type=JSON)
+            self.assertEqual(len(answer.results[0]["predictions"]), 5)
+            self.assertNotIn("logits", answer.results[0])
         # The query comes first.
         answer = self.server.classify(json_body(png(), top_k=7), "?top_k=2", Content_Type=JSON)
         self.assertEqual(len(answer.results[0]["predictions"]), 2)
@@ -101,7 +114,7 @@ class Refused(ServerCase):
                             ('{"images": "%s"}' % good, "a list"), ('{"images": [5]}', "images[0]"),
                             ('{"images": ["%s"], "images": []}' % good, "duplicate"),
                             ('{"images": ["%s", "%s!"]}' % (good, good), "images[1]: base64: byte "),
-                            ('{"images": ["%s"]}' % good.rstrip("=")[:-1], "images[0]: base64: "),
+                            ('{"images": ["%s"]}' % (good[:200] + "A"), "images[0]: base64: "),
                             ('{"images": ["data:image/png,x"]}', "images[0]: data URI"),
                             ('{"images": ["http://x/y.png"]}', "images[0]: base64"),
                             ('{"image": "%s"}' % good, '"image" is none of images, top_k, logits'),
@@ -109,7 +122,7 @@ class Refused(ServerCase):
                             ('{"images": ["%s"], "logits": 2}' % good, "logits")):
             self.check(text.encode(), 400, "bad_request", words, Content_Type=JSON)
         self.check(b'{"images": ["\xff"]}', 400, "bad_request", "json: ", Content_Type=JSON)
-        for value in ("0", "-1", "1001", "1e30", "5.0", '"5"', "null", "1" * 18):
+        for value in ("0", "-1", "1001", "1e30", "5.0", '"5"', "[]", "1" * 18):
             text = '{"images": ["%s"], "top_k": %s}' % (good, value)
             self.check(text.encode(), 400, "bad_top_k", "top_k", Content_Type=JSON)
         for text in (b"", b"{}", b'{"images": []}', b'{"top_k": 5}'):

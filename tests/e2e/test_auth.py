@@ -320,9 +320,11 @@ class Cors(KeyedCase):
 
 class Methods(KeyedCase):
     """OPTIONS, HEAD and Allow; without a key where no key is needed."""
-    routes = (("/classify", "POST, PUT"), ("/preprocess", "POST"), ("/model", "GET"), ("/healthz", "GET"), ("/readyz", "GET"),
+    routes = (("/classify", "POST, PUT"), ("/preprocess", "POST"), ("/model", "GET"),
+              ("/healthz", "GET"), ("/readyz", "GET"),
               ("/metrics", "GET"))
-    allowed = {"GET": "GET, HEAD, OPTIONS", "POST": "POST, OPTIONS", "POST, PUT": "POST, PUT, OPTIONS"}
+    allowed = {"GET": "GET, HEAD, OPTIONS", "POST": "POST, OPTIONS",
+               "POST, PUT": "POST, PUT, OPTIONS"}
 
     def test_options(self):
         for path, method in self.routes:

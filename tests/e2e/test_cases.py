@@ -1,5 +1,5 @@
-"""The cases of ../shared/cases that are requests: each is sent as it stands, and its answer is the one
-that expected.json tells. The pictures among them are another test's."""
+"""The cases of ../shared/cases that are requests: each is sent as it stands, and its answer is the
+one that expected.json tells. The pictures among them are another test's."""
 
 import json
 import os

@@ -229,7 +229,8 @@ class Hostile(Case):
                 server.request("GET", "/model", X_Request_Id=sent)
                 line = server.stderr().splitlines()[-1]
                 quoted = sent.replace("\\", "\\\\").replace('"', '\\"')
-                self.assertIn(f' info request_id="{quoted}" method=GET path=/model status=200 ', line)
+                self.assertIn(f' info request_id="{quoted}" method=GET path=/model status=200 ',
+                              line)
 
     def test_a_body_that_is_cut_off(self):
         """Where no answer can be sent, the log says why."""

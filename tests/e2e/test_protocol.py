@@ -1,5 +1,5 @@
-"""What RFC 9110 and 9112 ask of a server, and what proxies and clients send: targets, hosts, the names
-and values of headers. None of it depends on how strict the HTTP library is by default."""
+"""What RFC 9110 and 9112 ask of a server, and what proxies and clients send: targets, hosts, the
+names and values of headers. None of it depends on how strict the HTTP library is by default."""
 
 import json
 import pathlib
@@ -52,17 +52,18 @@ class Targets(ProtocolCase):
 
     def good(self, path, method):
         if path.endswith("/infer"):
-            text = json.dumps({"inputs": [{"name": "pixels", "datatype": "UINT8", "data": [0] * 2352,
-                                           "shape": [1, 28, 28, 3]}]})
+            tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 28, 28, 3]}
+            text = json.dumps({"inputs": [tensor | {"data": [0] * 28 * 28 * 3}]})
             return {"method": method, "body": text.encode()}
         return {"method": method, "body": png() if method != "GET" else b""}
 
     def test_every_form_of_every_route(self):
         for path, method in self.routes:
             answers = set()
-            slash = [path + "/"] if path != "/" else []
-            for target in (path, *slash, path + "?x=y", *(prefix + target for target in (path, *slash)
-                                                          for prefix in ("http://h", "HTTPS://h:1"))):
+            targets = [path, path + "?x=y"] + ([path + "/"] if path != "/" else [])
+            targets += [prefix + target for target in targets
+                        for prefix in ("http://h", "HTTPS://h:1")]
+            for target in targets:
                 with self.subTest(f"{method} {target}"):
                     got, answer = self.ask(target, **self.good(path, method))
                     answers.add((tuple(got), re.search(rb"\r\nContent-Type: (.*)\r", answer)[1]))
@@ -79,7 +80,8 @@ class Targets(ProtocolCase):
         for target in ("http://x", "*"):
             self.assertIn(b"PUT", self.check(200, target, "OPTIONS"))
         answer = self.check(200, "http://x/classify?top_k=2", "POST", body=png())
-        self.assertEqual(len(json.loads(answer.split(b"\r\n\r\n")[1])["results"][0]["predictions"]), 2)
+        (result,) = json.loads(answer.split(b"\r\n\r\n")[1])["results"]
+        self.assertEqual(len(result["predictions"]), 2)
         answer = self.check(404, "http://x/v2/models/other")
         self.assertIn(b'no model \\"other\\"', answer)
 
@@ -92,8 +94,9 @@ class Targets(ProtocolCase):
                     for end in ("", "/"):
                         for path, status in (("/healthz", 200), ("/model", 401),
                                              ("/v2/models/fashion_vit", 401)):
-                            answer = server.send_raw(f"GET {prefix}{path}{end} HTTP/1.1\r\nHost: x\r\n"
-                                                     "Connection: close\r\n\r\n".encode())
+                            answer = server.send_raw(
+                                f"GET {prefix}{path}{end} HTTP/1.1\r\nHost: x\r\n"
+                                "Connection: close\r\n\r\n".encode())
                             self.assertEqual(statuses(answer), [status], (prefix, path, end))
                 # A refusal for the head comes before that for the key, and closes.
                 answer = server.send_raw(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length : "
@@ -118,7 +121,8 @@ class Curl(ProtocolCase):
             path = pathlib.Path(folder, "picture.jpg")
             path.write_bytes(jpeg())
             server = f"http://127.0.0.1:{self.server.port}"
-            for arguments in (("-T", path), ("-F", f"f=<{path}"), ("-F", f"f=@{path};encoder=base64"),
+            for arguments in (("-T", path), ("-F", f"f=<{path}"),
+                              ("-F", f"f=@{path};encoder=base64"),
                               ("-F", "comment=x", "-F", f"f=@{path}", "-F", "top_k=1"),
                               ("-F", f"f=@{path};filename="), ("-x", server, "-T", path)):
                 done = subprocess.run(["curl", "-sS", *map(str, arguments), server + "/classify"],
@@ -139,7 +143,8 @@ class Hosts(ProtocolCase):
         self.check(200, "/healthz", version="1.0")
 
     def test_what_it_holds(self):
-        for value in ("", " ", "x", "example.org:80", "[::1]:8080", "a_b", "%41", " x\t", "127.0.0.1"):
+        for value in ("", " ", "x", "example.org:80", "[::1]:8080", "a_b", "%41", " x\t",
+                      "127.0.0.1"):
             self.check(200, "/healthz", host="Host:" + value)
         for value in ("a b", "x/y", "user@x", "a, b", "x\\", "http://x", "x?y", '"x"', "\xe9"):
             self.check(400, "/healthz", host="Host: " + value)
@@ -152,7 +157,8 @@ class Headers(ProtocolCase):
         for line in (length, length.replace(" :", "\t:"), length.replace(" :", "  :"),
                      length.replace("nt-L", "nt L"), "Transfer-Encoding : chunked",
                      "Transfer-Encoding\t: chunked", length.replace(" :", "\v:"),
-                     length.replace(" :", "\x01:"), "X Y: z", "X(Y): z", "X\xe9: z", "X,: z", "X@: z"):
+                     length.replace(" :", "\x01:"), "X Y: z", "X(Y): z", "X\xe9: z", "X,: z",
+                     "X@: z"):
             self.check(400, "/classify", "POST", line, body=HIDDEN)
             self.assertEqual(self.keep_alive(line), [400])
         for line in ("Content-Length: 5\r", "X: a\rContent-Length: 9"):
@@ -194,8 +200,8 @@ class Headers(ProtocolCase):
                            line("Inference-Header-Content-Length", "0"), body=picture)
                 chunk = b"%x\r\n%s\r\n0\r\n\r\n" % (size, picture)
                 answer = self.server.send_raw(
-                    f"POST /classify HTTP/1.1\r\nHost: x\r\n{line('Transfer-Encoding', 'chunked')}\r\n"
-                    f"{line('Connection', 'close')}\r\n\r\n".encode() + chunk)
+                    "POST /classify HTTP/1.1\r\nHost: x\r\n"
+                    f"{line('Transfer-Encoding', 'chunked')}\r\n{line('Connection', 'close')}\r\n\r\n".encode() + chunk)
                 self.assertEqual(statuses(answer), [200])
         for value in ("5 5", "5\t5", "5,", "+5", " ", "chunked "):
             self.check(400, "/classify", "POST", "Content-Length: " + value, body=picture)

@@ -76,6 +76,7 @@ class Fields(Case):
 
     def test_text(self):
         with Server("--max-batch", 2) as server:
+            server.request("GET", "/healthz/")
             answer = server.classify(png(), "?top_k=2")
             lines = [line for line in server.stderr().splitlines() if "request_id=" in line]
             self.assertEqual(len(lines), 1)  # those of probes are for --log-level debug

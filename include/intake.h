@@ -1,6 +1,6 @@
 #pragma once
-// The body of one request while it arrives: what its headers say of it, and its bytes, within the
-// limit for one body and charged to the budget of all.
+// One request while it arrives: what its head says, and the bytes of its body, within the limit for
+// one body and charged to the budget of all.
 
 #include "budget.h"
 #include <stdbool.h>
@@ -18,6 +18,11 @@ struct intake {
     uint8_t *bytes;
     size_t length, capacity;
 };
+
+// The path of a target as the routes have it: of an absolute-form one, which every server must know
+// (RFC 9112, 3.2.2) and clients of a proxy send, what follows the authority. Without a path that is
+// the root, or of OPTIONS the server as a whole (3.2.4).
+const char *intake_path(const char *method, const char *target);
 
 // Notes what a header tells of where the body ends and which host is asked. The value must live
 // until intake_begin().

@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -234,27 +233,13 @@ static enum status take_piece(struct exchange *exchange, const char *data, size_
     return now - end <= end - exchange->arrived_ns ? STATUS_OK : body_late(exchange->server);
 }
 
-// The path of an absolute-form target, which every server must know (RFC 9112, 3.2.2): proxies'
-// clients send one. Without a path it is that of the root, or the server as a whole (3.2.4).
-static const char *origin_form(const char *method, const char *target)
-{
-    size_t scheme = strncasecmp(target, "http://", 7) == 0    ? 7
-                    : strncasecmp(target, "https://", 8) == 0 ? 8
-                                                              : 0;
-    size_t authority = strcspn(target + scheme, "/");
-    if (scheme == 0 || authority == 0)
-        return target;
-    const char *path = target + scheme + authority;
-    return *path ? path : strcmp(method, "OPTIONS") == 0 ? "*" : "/";
-}
-
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection,
                                   const char *path, const char *method, const char *version,
                                   const char *data, size_t *data_length, void **state)
 {
     struct http_server *server = context;
     struct exchange *exchange = *state;
-    path = origin_form(method, path);
+    path = intake_path(method, path);
     if (!exchange)
         return begin_request(server, connection, method, path, version, state);
     if (*data_length == 0)

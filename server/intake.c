@@ -4,6 +4,18 @@
 #include <string.h>
 #include <strings.h>
 
+const char *intake_path(const char *method, const char *target)
+{
+    size_t scheme = strncasecmp(target, "http://", 7) == 0    ? 7
+                    : strncasecmp(target, "https://", 8) == 0 ? 8
+                                                              : 0;
+    size_t authority = strcspn(target + scheme, "/");
+    if (scheme == 0 || authority == 0)
+        return target;
+    const char *path = target + scheme + authority;
+    return *path ? path : strcmp(method, "OPTIONS") == 0 ? "*" : "/";
+}
+
 #define LETTERS_AND_DIGITS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 // RFC 9110, 5.1: above all no blank before the colon. A line that is folded onto a header's is

@@ -16,9 +16,9 @@ void log_set(enum log_level level, enum log_format format)
     chosen = format;
 }
 
-// The words of a request are cut short enough for all of them to find room in a line; END_BYTES is
-// kept free for what ends a message.
-enum { LINE_BYTES = 4096, END_BYTES = 16, MAX_PATH_BYTES = 1024, MAX_WORD_BYTES = 256 };
+// The words of a request are cut short enough for all of them to find room in a line, but not an id
+// of 128 quotes; END_BYTES is kept free for what ends a message.
+enum { LINE_BYTES = 4096, END_BYTES = 16, MAX_PATH_BYTES = 1024, MAX_WORD_BYTES = 260 };
 
 struct line {
     char text[LINE_BYTES];

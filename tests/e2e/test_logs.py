@@ -226,7 +226,7 @@ class Hostile(Case):
     def test_ids_in_text(self):
         """One that looks like a field, or like the end of its own, stands between quotes."""
         with Server("--max-batch", 1) as server:
-            for sent in ("status=500", '"', "\\", 'x"status=500', "{a}", "a/b+c=="):
+            for sent in ("status=500", '"', "\\", 'x"status=500', "{a}", "a/b+c==", '"' * 128):
                 server.request("GET", "/model", X_Request_Id=sent)
                 line = server.stderr().splitlines()[-1]
                 quoted = sent.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,9 +1,10 @@
 #pragma once
-// Base64 (RFC 4648, section 4) and the data: URIs that carry it. Reentrant.
+// Base64 (RFC 4648) and the data: URIs that carry it. Reentrant.
 //
-// Strict: the alphabet of + and /, the padding that makes groups of four, no bits left over in the
-// last character, nothing behind the end. ASCII whitespace is skipped wherever it stands, as MIME
-// breaks lines.
+// Both alphabets are taken, that of + and / and the URL-safe one of - and _, with padding or
+// without: clients send them all. What could hide a text that was cut off is refused: half a
+// padding, a single character or bits left over at the end, anything after the end. ASCII
+// whitespace is skipped wherever it stands, as MIME breaks lines.
 
 #include "status.h"
 #include <stddef.h>

@@ -1,6 +1,6 @@
 #pragma once
-// The body of one request while it arrives: what its headers say of it, and its bytes, within the
-// limit for one body and charged to the budget of all.
+// One request while it arrives: what its head says, and the bytes of its body, within the limit for
+// one body and charged to the budget of all.
 
 #include "budget.h"
 #include <stdbool.h>
@@ -9,22 +9,33 @@
 struct intake {
     struct budget *budget;
     int64_t max_bytes; // of this body
-    // What the headers say of its end; intake_header() fills it.
+    // What the headers say of its end and of its host; intake_header() fills it.
     struct {
-        const char *length, *encoding;
-        int count;
+        const char *length, *encoding, *host;
+        int count, hosts;
+        bool malformed; // there is one that two parties could read in two ways
     } framing;
     uint8_t *bytes;
     size_t length, capacity;
 };
 
-// Notes a header that tells where the body ends; others are passed over. The value must live until
-// intake_begin().
+// The path of a target as the routes have it: of an absolute-form one, which every server must know
+// (RFC 9112, 3.2.2) and clients of a proxy send, what follows the authority. Without a path that is
+// the root, or of OPTIONS the server as a whole (3.2.4).
+const char *intake_path(const char *method, const char *target);
+
+// Notes what a header tells of where the body ends and which host is asked. The value must live
+// until intake_begin().
 void intake_header(struct intake *intake, const char *name, const char *value);
 
-// The headers have arrived: makes room for a body whose length they declare.
-// STATUS_BAD_REQUEST (a length that two parties could read in two ways), STATUS_BODY_TOO_LARGE,
-// STATUS_QUEUE_FULL (no budget left).
+// The headers have arrived. STATUS_BAD_REQUEST: two parties could read them in two ways, and what
+// follows them may be a body to one and a request to the other; or they break the rules of Host
+// (RFC 9112, 3.2), which since HTTP/1.1 must be there.
+enum status intake_check(const struct intake *intake, bool needs_host) CHECKED;
+
+// Then: makes room for a body whose length they declare.
+// STATUS_BAD_REQUEST (a length that is no number), STATUS_BODY_TOO_LARGE, STATUS_QUEUE_FULL (no
+// budget left).
 enum status intake_begin(struct intake *intake) CHECKED;
 
 // The next piece. Errors as above.

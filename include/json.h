@@ -13,9 +13,9 @@ struct json_t; // jansson's json_t, for those who include jansson.h
 // STATUS_BAD_REQUEST: over one of the bounds; nothing else is looked for.
 enum status json_measure(const char *text, size_t length, size_t *memory_bytes) CHECKED;
 
-// text: one object or list in UTF-8. *root: the caller's to json_decref().
-// STATUS_BAD_REQUEST: malformed, over a bound, a key twice in an object, a zero byte in a string;
-// says the line and the column, in characters from 1. STATUS_OUT_OF_MEMORY.
+// text: one object or list in UTF-8, after a byte order mark or without. *root: the caller's to
+// json_decref(). STATUS_BAD_REQUEST: malformed, over a bound, a key twice in an object, a zero byte
+// in a string; says the line and the column, in characters from 1. STATUS_OUT_OF_MEMORY.
 enum status json_parse(const char *text, size_t length, struct json_t **root) CHECKED;
 
 // Writes a value, and decrefs it. It need not be looked at while it is built: what jansson could

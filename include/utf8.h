@@ -8,3 +8,6 @@
 size_t utf8_character(const char *text, size_t length);
 
 bool utf8_valid(const char *text, size_t length);
+
+// Bytes of the byte order mark that the text begins with, as Windows editors write one: 3, or 0.
+size_t utf8_mark(const char *text, size_t length);

@@ -142,7 +142,7 @@ static enum status metrics_handle(struct call *call)
 // One of the page's files. Nothing in it is inline, and it asks nobody but us.
 static enum status page_handle(struct call *call)
 {
-    const struct page *page = page_find(call->request->path);
+    const struct page *page = page_find(call->trace.route);
     size_t length = (size_t)(page->end - page->bytes);
     char *body = malloc(length);
     if (!body)
@@ -175,46 +175,48 @@ enum need {
 };
 
 static const struct route {
-    const char *path, *method;
+    const char *path, *methods; // as Allow lists them, but for OPTIONS
     enum access access;
     enum need need;
     bool admin; // also at --admin-port
     enum status (*handle)(struct call *call);
 } routes[] = {
-    {"/classify", "POST", KEYED, NEEDS_MODEL, false, classify_handle},
+    {"/classify", "POST, PUT", KEYED, NEEDS_MODEL, false, classify_handle},
     {"/preprocess", "POST", KEYED, NEEDS_MODEL, false, preprocess_handle},
-    {"/model", "GET", KEYED, NEEDS_MODEL, false, model_handle},
-    {"/healthz", "GET", OPEN, NEEDS_WELL, true, ok_handle},
-    {"/readyz", "GET", OPEN, NEEDS_READY, true, ok_handle},
-    {"/metrics", "GET", OPEN, NEEDS_NOTHING, true, metrics_handle},
-    {"/", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
-    {"/style.css", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
-    {"/app.js", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
-    {"/favicon.svg", "GET", OPEN, NEEDS_NOTHING, false, page_handle},
-    {"/openapi.json", "GET", KEYED, NEEDS_NOTHING, false, page_handle},
-    {"/v2", "GET", KEYED, NEEDS_NOTHING, false, oip_server_handle},
-    {"/v2/health/live", "GET", OPEN, NEEDS_WELL, false, oip_live_handle},
-    {"/v2/health/ready", "GET", OPEN, NEEDS_READY, false, oip_ready_handle},
-    {"/v2/models", "GET", KEYED, NEEDS_MODEL, false, oip_models_handle},
-    {"/v2/models/{name}", "GET", KEYED, NEEDS_MODEL, false, oip_model_handle},
-    {"/v2/models/{name}/ready", "GET", KEYED, NEEDS_READY, false, oip_model_ready_handle},
-    {"/v2/models/{name}/config", "GET", KEYED, NEEDS_MODEL, false, oip_config_handle},
-    {"/v2/models/{name}/stats", "GET", KEYED, NEEDS_MODEL, false, oip_stats_handle},
+    {"/model", "GET, HEAD", KEYED, NEEDS_MODEL, false, model_handle},
+    {"/healthz", "GET, HEAD", OPEN, NEEDS_WELL, true, ok_handle},
+    {"/readyz", "GET, HEAD", OPEN, NEEDS_READY, true, ok_handle},
+    {"/metrics", "GET, HEAD", OPEN, NEEDS_NOTHING, true, metrics_handle},
+    {"/", "GET, HEAD", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/style.css", "GET, HEAD", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/app.js", "GET, HEAD", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/favicon.svg", "GET, HEAD", OPEN, NEEDS_NOTHING, false, page_handle},
+    {"/openapi.json", "GET, HEAD", KEYED, NEEDS_NOTHING, false, page_handle},
+    {"/v2", "GET, HEAD", KEYED, NEEDS_NOTHING, false, oip_server_handle},
+    {"/v2/health/live", "GET, HEAD", OPEN, NEEDS_WELL, false, oip_live_handle},
+    {"/v2/health/ready", "GET, HEAD", OPEN, NEEDS_READY, false, oip_ready_handle},
+    {"/v2/models", "GET, HEAD", KEYED, NEEDS_MODEL, false, oip_models_handle},
+    {"/v2/models/{name}", "GET, HEAD", KEYED, NEEDS_MODEL, false, oip_model_handle},
+    {"/v2/models/{name}/ready", "GET, HEAD", KEYED, NEEDS_READY, false, oip_model_ready_handle},
+    {"/v2/models/{name}/config", "GET, HEAD", KEYED, NEEDS_MODEL, false, oip_config_handle},
+    {"/v2/models/{name}/stats", "GET, HEAD", KEYED, NEEDS_MODEL, false, oip_stats_handle},
     {"/v2/models/{name}/infer", "POST", KEYED, NEEDS_MODEL, false, oip_infer_handle},
-    {"/v2/models/{name}/versions/{version}", "GET", KEYED, NEEDS_MODEL, false, oip_model_handle},
-    {"/v2/models/{name}/versions/{version}/ready", "GET", KEYED, NEEDS_READY, false,
+    {"/v2/models/{name}/versions/{version}", "GET, HEAD", KEYED, NEEDS_MODEL, false,
+     oip_model_handle},
+    {"/v2/models/{name}/versions/{version}/ready", "GET, HEAD", KEYED, NEEDS_READY, false,
      oip_model_ready_handle},
-    {"/v2/models/{name}/versions/{version}/config", "GET", KEYED, NEEDS_MODEL, false,
+    {"/v2/models/{name}/versions/{version}/config", "GET, HEAD", KEYED, NEEDS_MODEL, false,
      oip_config_handle},
-    {"/v2/models/{name}/versions/{version}/stats", "GET", KEYED, NEEDS_MODEL, false,
+    {"/v2/models/{name}/versions/{version}/stats", "GET, HEAD", KEYED, NEEDS_MODEL, false,
      oip_stats_handle},
     {"/v2/models/{name}/versions/{version}/infer", "POST", KEYED, NEEDS_MODEL, false,
      oip_infer_handle},
 };
 
-// {name} stands for any segment that is not empty.
+// {name} stands for any segment that is not empty; one slash at the end is passed over.
 static bool matches(const char *pattern, const char *path)
 {
+    const char *start = path;
     for (; *pattern && *path; pattern++, path++) {
         if (*pattern == '{' && *path != '/') {
             pattern = strchr(pattern, '}');
@@ -223,7 +225,8 @@ static bool matches(const char *pattern, const char *path)
             return false;
         }
     }
-    return !*pattern && !*path;
+    bool slash = strcmp(path, "/") == 0 && path > start && path[-1] != '/';
+    return !*pattern && (!*path || slash);
 }
 
 static const struct route *find_route(const char *path, bool admin)
@@ -237,16 +240,20 @@ static const struct route *find_route(const char *path, bool admin)
 // HEAD is a GET whose body the front end leaves out.
 static bool takes_method(const struct route *route, const char *method)
 {
-    return strcmp(route->method, method) == 0 ||
-           (strcmp(route->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
+    size_t length = strlen(method);
+    for (const char *c = route->methods; *c; c += strspn(c, ", ")) {
+        size_t word = strcspn(c, ",");
+        if (word == length && strncmp(c, method, length) == 0)
+            return true;
+        c += word;
+    }
+    return false;
 }
 
 // NULL: of any route, as OPTIONS * asks.
 static const char *methods_of(const struct route *route)
 {
-    return !route                              ? "GET, HEAD, POST, OPTIONS"
-           : strcmp(route->method, "GET") == 0 ? "GET, HEAD, OPTIONS"
-                                               : "POST, OPTIONS";
+    return route ? route->methods : "GET, HEAD, POST, PUT";
 }
 
 static enum status check_need(enum need need, const struct call *call)
@@ -271,11 +278,11 @@ static enum status dispatch(struct call *call)
     if (!route && !(options && strcmp(request->path, "*") == 0))
         return status_fail(STATUS_NOT_FOUND, "there is nothing at \"%.128s\"", request->path);
     if (options || !takes_method(route, request->method))
-        http_add_header(call->response, "Allow", "%s", methods_of(route));
+        http_add_header(call->response, "Allow", "%s, OPTIONS", methods_of(route));
     if (options)
         return STATUS_OK;
     if (!takes_method(route, request->method))
-        return status_fail(STATUS_METHOD_NOT_ALLOWED, "%s takes %s", route->path,
+        return status_fail(STATUS_METHOD_NOT_ALLOWED, "%s takes %s, OPTIONS", route->path,
                            methods_of(route));
     TRY(check_need(route->need, call));
     return route->handle(call);

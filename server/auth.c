@@ -5,6 +5,7 @@
 
 #include "auth.h"
 #include "secret.h"
+#include "utf8.h"
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -64,7 +65,7 @@ static enum status add_line(struct keys *keys, const char *path, int number, con
 static enum status parse(const char *path, const char *text, struct keys *keys)
 {
     int number = 1;
-    for (const char *line = text; *line; number++) {
+    for (const char *line = text + utf8_mark(text, strlen(text)); *line; number++) {
         size_t length = strcspn(line, "\n");
         TRY(add_line(keys, path, number, line, length));
         line += length + (line[length] != '\0');

@@ -15,12 +15,13 @@ static const uint8_t digits[256] = {
     D('o', 40), D('p', 41), D('q', 42), D('r', 43), D('s', 44), D('t', 45), D('u', 46), D('v', 47),
     D('w', 48), D('x', 49), D('y', 50), D('z', 51), D('0', 52), D('1', 53), D('2', 54), D('3', 55),
     D('4', 56), D('5', 57), D('6', 58), D('7', 59), D('8', 60), D('9', 61), D('+', 62), D('/', 63),
+    D('-', 62), D('_', 63),
 };
 #undef D
 
 size_t base64_max_bytes(size_t length)
 {
-    return length / 4 * 3;
+    return length / 4 * 3 + length % 4 * 3 / 4;
 }
 
 static bool is_space(uint8_t c)
@@ -49,8 +50,9 @@ static enum status skip_uri_head(const uint8_t *text, size_t length, size_t *sta
     return STATUS_OK;
 }
 
-// A group of four that is not simply four digits: with whitespace among them, or the last one, or
-// wrong. Moves *at behind the group; *size: the bytes in it, 0 at the end of the text.
+// A group of four that is not simply four digits: with whitespace among them, or the last one, with
+// its padding or without, or wrong. Moves *at after the group; *size: the bytes in it, 0 at the end
+// of the text.
 static enum status read_group(const uint8_t *text, size_t length, size_t *at, uint32_t *bits,
                               size_t *size)
 {
@@ -68,17 +70,18 @@ static enum status read_group(const uint8_t *text, size_t length, size_t *at, ui
         *bits = *bits << 6 | (digit & 63u);
         count++;
     }
-    *size = count > 0 ? 3 - (size_t)padding : 0;
-    if (count > 0 && count < 4)
+    if (count == 1 || (padding > 0 && count < 4))
         return status_fail(STATUS_BAD_REQUEST,
-                           "base64: byte %zu: the text ends within a group of "
-                           "four: cut off, or its padding is missing",
+                           "base64: byte %zu: the text ends within a group of four: it is cut off",
                            *at);
+    if (count > 0 && padding == 0) { // digits that were left out stand for what padding does
+        padding = 4 - count;
+        *bits <<= 6 * padding;
+    }
+    *size = count > 0 ? 3 - (size_t)padding : 0;
     if (padding > 0 && *bits & ((1u << 8 * padding) - 1))
         return status_fail(STATUS_BAD_REQUEST,
-                           "base64: byte %zu: bits are left over before the "
-                           "padding",
-                           *at - 1);
+                           "base64: byte %zu: bits are left over in the last character", *at - 1);
     return STATUS_OK;
 }
 

@@ -49,46 +49,109 @@ static void discharge(struct body *body, int64_t bytes)
 
 // ---- multipart/form-data ------------------------------------------------------------------------
 
-static enum status add_field(struct body *body, const struct part *part, bool seen[2])
+struct form {
+    struct multipart parts;
+    bool seen[2]; // logits, top_k
+    size_t used;  // of body->decoded
+    int max_images;
+};
+
+static bool is_named(const struct part *part, const char *name)
 {
-    struct slice name = part->name;
-    bool top_k = name.length == 5 && memcmp(name.at, "top_k", 5) == 0;
+    return part->name.length == strlen(name) && memcmp(part->name.at, name, strlen(name)) == 0;
+}
+
+static enum status set_field(struct body *body, const struct part *part, bool seen[2])
+{
+    bool top_k = is_named(part, "top_k");
+    const char *name = top_k ? "top_k" : "logits";
     char *field = top_k ? body->top_k : body->logits;
-    if (!top_k && !(name.length == 6 && memcmp(name.at, "logits", 6) == 0))
-        return status_fail(STATUS_BAD_REQUEST,
-                           "multipart: the form field \"%.*s\" is neither a file nor top_k nor "
-                           "logits",
-                           (int)(name.length < 64 ? name.length : 64), name.at);
+    struct slice value = part->data;
+    while (value.length > 0 && memchr(" \t\r\n", value.at[value.length - 1], 4))
+        value.length--;
     if (seen[top_k])
-        return status_fail(STATUS_BAD_REQUEST, "multipart: the form field \"%.*s\" comes twice",
-                           (int)name.length, name.at);
-    if (part->data.length >= sizeof body->top_k || memchr(part->data.at, '\0', part->data.length))
-        return status_fail(STATUS_BAD_REQUEST,
-                           "multipart: the form field \"%.*s\" is no short text", (int)name.length,
-                           name.at);
+        return status_fail(STATUS_BAD_REQUEST, "multipart: the form field \"%s\" comes twice",
+                           name);
+    if (value.length >= sizeof body->top_k || memchr(value.at, '\0', value.length))
+        return status_fail(STATUS_BAD_REQUEST, "multipart: the form field \"%s\" is no short text",
+                           name);
     seen[top_k] = true;
-    memcpy(field, part->data.at, part->data.length);
-    field[part->data.length] = '\0';
+    memcpy(field, value.at, value.length);
+    field[value.length] = '\0';
     return STATUS_OK;
+}
+
+// Whether a part without a file name is an image all the same, as clients send one that they hold
+// in memory. Its type says so, or else its bytes: every image format has control characters that no
+// text has, and text is a field that we do not know.
+static bool is_image(const struct part *part)
+{
+    static const char *const types[] = {"image/", "application/octet-stream"};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (part->type.length >= strlen(types[i]) &&
+            strncasecmp(part->type.at, types[i], strlen(types[i])) == 0)
+            return true;
+    for (size_t i = 0; i < part->data.length; i++) {
+        unsigned char c = (unsigned char)part->data.at[i];
+        if (c < ' ' && !memchr("\t\n\v\f\r\033", c, 6))
+            return true;
+    }
+    return false;
+}
+
+// Puts what base64 stands for in the place of the part's data.
+static enum status decode_part(struct body *body, struct form *form, struct part *part)
+{
+    size_t length;
+    if (!body->decoded) { // room for this part and all that follow
+        size_t most = base64_max_bytes((size_t)(form->parts.end - part->data.at));
+        TRY(charge(body, most));
+        body->decoded = malloc(most + 1);
+        if (!body->decoded)
+            return status_fail(STATUS_OUT_OF_MEMORY, "no memory for images of %zu bytes", most);
+    }
+    uint8_t *bytes = body->decoded + form->used;
+    enum status status = base64_decode(part->data.at, part->data.length, bytes, &length);
+    if (status != STATUS_OK) {
+        char problem[256];
+        snprintf(problem, sizeof problem, "%s", status_detail(status));
+        return status_fail(status, "multipart: a part in base64: %s", problem);
+    }
+    part->data = (struct slice){(const char *)bytes, length};
+    form->used += length;
+    return STATUS_OK;
+}
+
+static enum status take_part(struct body *body, struct form *form, struct part *part)
+{
+    char name[sizeof body->images->name];
+    if (part->base64)
+        TRY(decode_part(body, form, part));
+    if (!part->is_file && (is_named(part, "top_k") || is_named(part, "logits")))
+        return set_field(body, part, form->seen);
+    // A file field of a page that was left empty has an empty name, and no bytes.
+    bool left_empty =
+        part->is_file && part->name.length + part->extended.length == 0 && part->data.length == 0;
+    if (left_empty || (!part->is_file && !is_image(part)))
+        return STATUS_OK;
+    struct slice file_name = {name, multipart_file_name(part, name, sizeof name)};
+    return add_image(body, file_name, part->data, form->max_images);
 }
 
 static enum status parse_form(struct body *body, const char *content_type, int max_images)
 {
-    struct multipart form;
+    struct form form = {.max_images = max_images};
     struct part part;
-    bool found, seen[2] = {false, false};
-    TRY(multipart_begin(&form, content_type, body->plain.bytes, body->plain.length));
+    bool found;
+    TRY(multipart_begin(&form.parts, content_type, body->plain.bytes, body->plain.length));
     for (;;) {
-        TRY(multipart_next(&form, &part, &found));
+        TRY(multipart_next(&form.parts, &part, &found));
         if (!found)
             break;
-        if (part.is_file)
-            TRY(add_image(body, part.name, part.data, max_images));
-        else
-            TRY(add_field(body, &part, seen));
+        TRY(take_part(body, &form, &part));
     }
     if (body->count == 0)
-        return status_fail(STATUS_NO_IMAGE, "the form holds no file");
+        return status_fail(STATUS_NO_IMAGE, "the form holds no file and no part that is an image");
     return STATUS_OK;
 }
 
@@ -145,6 +208,8 @@ static enum status read_object(struct body *body, json_t *object, int max_images
         return status_fail(STATUS_BAD_REQUEST, "json: expected an object: {\"images\": [...]}");
     json_object_foreach(object, key, value)
     {
+        if (json_is_null(value)) // what clients that dump a whole object write for what is absent
+            continue;
         if (strcmp(key, "images") == 0)
             images = value;
         else if (strcmp(key, "top_k") == 0 && json_is_integer(value))
@@ -193,7 +258,7 @@ static bool has_type(const char *content_type, const char *type)
 static enum status parse_image(struct body *body, int max_images)
 {
     struct slice bytes = {(const char *)body->plain.bytes, body->plain.length};
-    size_t start = 0;
+    size_t start = utf8_mark(bytes.at, bytes.length);
     while (start < bytes.length && memchr(" \t\r\n", bytes.at[start], 4))
         start++;
     if (start < bytes.length && bytes.at[start] == '{')

@@ -336,12 +336,13 @@ out:
     return status;
 }
 
-// Cuts the text into lines. Names go into JSON later, which takes UTF-8 alone.
+// Cuts the text into lines. Names go into JSON later, which takes UTF-8 alone. Blank lines after
+// the last name are what editors and heredocs leave.
 static enum status split_lines(struct labels *labels, size_t length, const char *path, int K)
 {
-    char *line = labels->text, *end = labels->text + length;
-    int found = 0;
-    *end = '\n'; // where the last line lacks it
+    char *line = labels->text + utf8_mark(labels->text, length), *end = labels->text + length;
+    int found = 0, named = 0; // lines, and those up to the last that is not blank
+    *end = '\n';              // where the last line lacks it
     for (; line < end; found++) {
         char *stop = memchr(line, '\n', (size_t)(end - line) + 1);
         char *next = stop + 1;
@@ -352,8 +353,12 @@ static enum status split_lines(struct labels *labels, size_t length, const char 
             return status_fail(STATUS_USAGE, "%s: line %d is not UTF-8", path, found + 1);
         if (found < K)
             labels->names[found] = line;
+        if (line[strspn(line, " \t")] != '\0')
+            named = found + 1;
         line = next;
     }
+    if (found > K && named <= K)
+        found = K;
     if (found != K)
         return status_fail(STATUS_USAGE, "%s: %d lines, expected %d, one for each class", path,
                            found, K);

@@ -1,6 +1,7 @@
 #include "json.h"
 #include "memory.h"
 #include "options.h"
+#include "utf8.h"
 #include <errno.h>
 #include <jansson.h>
 #include <stddef.h>
@@ -132,14 +133,31 @@ static enum status read_member(struct config *config, const char *path, const ch
     return set_option(config, option, number, where);
 }
 
+// With or without the byte order mark that Windows editors write. The file may be a pipe, so what
+// is no mark is pushed back: the C libraries of Linux take three bytes.
+static enum status load_file(const char *path, json_t **root)
+{
+    char start[3];
+    json_error_t error;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return status_fail(STATUS_USAGE, "%s: %s", path, strerror(errno));
+    size_t length = fread(start, 1, sizeof start, file);
+    if (utf8_mark(start, length) == 0)
+        while (length > 0)
+            ungetc((unsigned char)start[--length], file);
+    *root = json_loadf(file, JSON_REJECT_DUPLICATES, &error);
+    fclose(file);
+    return *root ? STATUS_OK
+                 : memory_check(path, status_fail(STATUS_USAGE, "%s: line %d: %s", path, error.line,
+                                                  error.text));
+}
+
 static enum status read_file(struct config *config, const char *path)
 {
-    json_error_t error;
-    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
-        return memory_check(
-            path, status_fail(STATUS_USAGE, "%s: line %d: %s", path, error.line, error.text));
+    json_t *root;
     enum status status = STATUS_OK;
+    TRY(load_file(path, &root));
     if (!json_is_object(root))
         status = status_fail(STATUS_USAGE, "%s: not a JSON object of options", path);
     const char *name;
@@ -159,7 +177,8 @@ static enum status read_environment(struct config *config)
     for (char **entry = environ; *entry; entry++) {
         char name[64];
         const char *value = strchr(*entry, '=');
-        if (strncmp(*entry, prefix, sizeof prefix - 1) != 0 || !value)
+        // Compose sets VITSERVE_X to nothing for a ${X} that is unset.
+        if (strncmp(*entry, prefix, sizeof prefix - 1) != 0 || !value || !value[1])
             continue;
         snprintf(name, sizeof name, "%.*s", (int)(value - *entry), *entry);
         const struct option *option = find_option(name + sizeof prefix - 1, '_');

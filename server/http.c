@@ -49,12 +49,16 @@ struct exchange {
     char id[129];
     int64_t arrived_ns;
     struct intake intake;
-    bool late; // the body was not there in time: what is left of it is thrown away
+    bool close; // what follows this request may not be where the client thinks
+    bool late;  // the body was not there in time: what is left of it is thrown away
 };
 
 const char *http_header(const struct http_request *request, const char *name)
 {
-    return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+    const char *value = NULL;
+    MHD_lookup_connection_value_n(request->connection, MHD_HEADER_KIND, name, strlen(name), &value,
+                                  NULL);
+    return value;
 }
 
 const char *http_query(const struct http_request *request, const char *name)
@@ -89,11 +93,12 @@ void http_add_header(struct http_response *response, const char *name, const cha
 
 static void choose_id(struct exchange *exchange, struct MHD_Connection *connection)
 {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-                                  "._-";
     const char *id = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-Request-Id");
     size_t length = id ? strlen(id) : 0;
-    if (length > 0 && length < sizeof exchange->id && strspn(id, allowed) == length)
+    bool visible = length > 0 && length < sizeof exchange->id;
+    for (size_t i = 0; visible && i < length; i++)
+        visible = id[i] > ' ' && id[i] <= '~';
+    if (visible)
         memcpy(exchange->id, id, length + 1);
     else
         snprintf(exchange->id, sizeof exchange->id, "%016llx",
@@ -117,7 +122,7 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
         complete =
             MHD_add_response_header(reply, response->headers[i].name, response->headers[i].value) &&
             complete;
-    if (atomic_load(&exchange->server->draining))
+    if (exchange->close || atomic_load(&exchange->server->draining))
         complete = MHD_add_response_header(reply, "Connection", "close") && complete;
     // Better no answer than one that lacks a header for want of memory.
     enum MHD_Result result =
@@ -177,17 +182,21 @@ static enum MHD_Result note_header(void *context, enum MHD_ValueKind kind, const
 
 // The headers have arrived: a body that we will not take is refused before it is sent.
 static enum status begin_body(struct exchange *exchange, struct MHD_Connection *connection,
-                              const char *method, const char *path)
+                              const char *method, const char *path, const char *version)
 {
     const struct http_options *options = &exchange->server->options;
     struct http_request request = describe(exchange, connection, method, path);
     MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &exchange->intake);
+    exchange->close = true;
+    TRY(intake_check(&exchange->intake, strcmp(version, "HTTP/1.0") != 0));
+    exchange->close = false;
     TRY(options->admit(options->context, &request));
     return intake_begin(&exchange->intake);
 }
 
 static enum MHD_Result begin_request(struct http_server *server, struct MHD_Connection *connection,
-                                     const char *method, const char *path, void **state)
+                                     const char *method, const char *path, const char *version,
+                                     void **state)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
     if (!exchange)
@@ -204,7 +213,7 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
     // A body that was promised holds its part of the budget: not for longer than it has time.
     if (server->options.request_timeout_ms < server->options.idle_timeout_ms)
         allow_silence(connection, server->options.request_timeout_ms);
-    enum status status = begin_body(exchange, connection, method, path);
+    enum status status = begin_body(exchange, connection, method, path, version);
     return status == STATUS_OK ? MHD_YES : answer(exchange, connection, method, path, status);
 }
 
@@ -231,11 +240,11 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
                                   const char *path, const char *method, const char *version,
                                   const char *data, size_t *data_length, void **state)
 {
-    (void)version;
     struct http_server *server = context;
     struct exchange *exchange = *state;
+    path = intake_path(method, path);
     if (!exchange)
-        return begin_request(server, connection, method, path, state);
+        return begin_request(server, connection, method, path, version, state);
     if (*data_length == 0)
         return answer(exchange, connection, method, path,
                       exchange->late ? body_late(server) : STATUS_OK);

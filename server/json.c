@@ -4,6 +4,7 @@
 
 #include "json.h"
 #include "memory.h"
+#include "utf8.h"
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -63,6 +64,7 @@ static bool is_left_out(const char *string, const char *behind, const char *end)
 enum status json_measure(const char *text, size_t length, size_t *memory_bytes)
 {
     const char *end = text + length;
+    text += utf8_mark(text, length);
     size_t values = 0, kept = length;
     int depth = 0;
     bool in_word = false; // a number, true, false or null
@@ -170,8 +172,10 @@ static enum status load(const char *text, size_t length, json_t **root)
 
 enum status json_parse(const char *text, size_t length, struct json_t **root)
 {
-    size_t memory_bytes;
+    size_t memory_bytes, mark = utf8_mark(text, length);
     TRY(json_measure(text, length, &memory_bytes));
+    text += mark; // RFC 8259, 8.1: it may be passed over
+    length -= mark;
     char *condensed = malloc(length + 1);
     if (!condensed)
         return status_fail(STATUS_OUT_OF_MEMORY, "json: no memory for %zu bytes", length);

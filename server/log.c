@@ -16,9 +16,9 @@ void log_set(enum log_level level, enum log_format format)
     chosen = format;
 }
 
-// The words of a request are cut short enough for all of them to find room in a line; END_BYTES is
-// kept free for what ends a message.
-enum { LINE_BYTES = 4096, END_BYTES = 16, MAX_PATH_BYTES = 1024, MAX_WORD_BYTES = 256 };
+// The words of a request are cut short enough for all of them to find room in a line, but not an id
+// of 128 quotes; END_BYTES is kept free for what ends a message.
+enum { LINE_BYTES = 4096, END_BYTES = 16, MAX_PATH_BYTES = 1024, MAX_WORD_BYTES = 260 };
 
 struct line {
     char text[LINE_BYTES];
@@ -99,9 +99,12 @@ void log_line(enum log_level level, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     begin(&line, level);
-    append(&line, chosen == LOG_JSON ? ",\"message\":\"" : " ");
-    append_text(&line, text, sizeof line.text - END_BYTES - line.length, chosen == LOG_JSON);
-    append(&line, chosen == LOG_JSON ? "\"" : "");
+    // A message may hold what a client sent: with a "=" it could be taken for fields.
+    bool quoted = chosen == LOG_JSON || strchr(text, '=');
+    append(&line, chosen == LOG_JSON ? ",\"message\":" : " ");
+    append(&line, quoted ? "\"" : "");
+    append_text(&line, text, sizeof line.text - END_BYTES - line.length, quoted);
+    append(&line, quoted ? "\"" : "");
     end(&line);
 }
 
@@ -131,9 +134,12 @@ static enum log_level level_of(const struct log_request *request)
 {
     static const char *const probes[] = {"/healthz", "/readyz", "/metrics", "/v2/health/live",
                                          "/v2/health/ready"};
-    for (size_t i = 0; i < sizeof probes / sizeof *probes; i++)
-        if (strcmp(request->path, probes[i]) == 0)
+    for (size_t i = 0; i < sizeof probes / sizeof *probes; i++) {
+        size_t length = strlen(probes[i]);
+        if (strncmp(request->path, probes[i], length) == 0 &&
+            (!request->path[length] || strcmp(request->path + length, "/") == 0))
             return LOG_DEBUG;
+    }
     return LOG_INFO;
 }
 

@@ -13,6 +13,14 @@ const char *oip_tensor_name(enum oip_tensor tensor)
     return names[tensor];
 }
 
+// NULL where there is none. An optional member that is null is one that is not there: clients that
+// dump a whole object write all of them.
+static json_t *member(const json_t *object, const char *name)
+{
+    json_t *value = json_object_get(object, name);
+    return json_is_null(value) ? NULL : value;
+}
+
 // ---- parameters ---------------------------------------------------------------------------------
 
 // Those of a request, an input or an output; unknown ones are taken and passed over.
@@ -25,14 +33,15 @@ static enum status check_parameters(json_t *parameters, const char *where)
         return status_fail(STATUS_BAD_REQUEST, "%s: parameters is not an object", where);
     json_object_foreach(parameters, name, value)
     {
-        if (!json_is_string(value) && !json_is_number(value) && !json_is_boolean(value))
+        if (!json_is_string(value) && !json_is_number(value) && !json_is_boolean(value) &&
+            !json_is_null(value))
             return status_fail(STATUS_BAD_REQUEST,
                                "%s: parameter \"%.64s\" is neither a string nor a number, true or "
                                "false",
                                where, name);
     }
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
-        value = json_object_get(parameters, whole[i]);
+        value = member(parameters, whole[i]);
         if (value && (!json_is_integer(value) || json_integer_value(value) < 0))
             return status_fail(STATUS_BAD_REQUEST, "%s: parameter \"%s\" is not a whole number",
                                where, whole[i]);
@@ -43,7 +52,7 @@ static enum status check_parameters(json_t *parameters, const char *where)
 // *value stays as it is where there is no such parameter.
 static enum status read_flag(json_t *parameters, const char *where, const char *name, bool *value)
 {
-    const json_t *flag = json_object_get(parameters, name);
+    const json_t *flag = member(parameters, name);
     if (flag && !json_is_boolean(flag))
         return status_fail(STATUS_BAD_REQUEST, "%s: parameter \"%s\" is neither true nor false",
                            where, name);
@@ -73,10 +82,10 @@ static enum status read_output(const json_t *object, const char *where, int K,
                                struct oip_output *output)
 {
     TRY(find_tensor(object, where, &output->tensor));
-    json_t *parameters = json_object_get(object, "parameters");
+    json_t *parameters = member(object, "parameters");
     TRY(check_parameters(parameters, where));
     TRY(read_flag(parameters, where, "binary_data", &output->binary));
-    const json_t *best = json_object_get(parameters, "classification");
+    const json_t *best = member(parameters, "classification");
     if (!best)
         return STATUS_OK;
     json_int_t count = json_integer_value(best); // 0 for what is none
@@ -160,10 +169,11 @@ static enum status read_shape(const json_t *list, const struct oip_source *sourc
 // binary_data_size says how much of the body behind the JSON is this tensor: all of it.
 static enum status find_data(const json_t *object, struct oip_input *input)
 {
-    json_t *parameters = json_object_get(object, "parameters");
+    json_t *parameters = member(object, "parameters");
     TRY(check_parameters(parameters, "inputs[0]"));
-    const json_t *size = json_object_get(parameters, "binary_data_size");
-    input->data = json_object_get(object, "data");
+    const json_t *size = member(parameters, "binary_data_size");
+    // The null that stands for numbers is data.
+    input->data = input->numbers.text ? json_object_get(object, "data") : member(object, "data");
     if (!size && !input->data)
         return status_fail(STATUS_BAD_REQUEST,
                            "inputs[0]: there is neither data nor binary_data_size");
@@ -217,12 +227,12 @@ static enum status read_root(const json_t *root, const struct oip_source *source
 {
     if (!json_is_object(root))
         return status_fail(STATUS_BAD_REQUEST, "json: the request is not an object");
-    TRY(read_id(json_object_get(root, "id"), request));
-    json_t *parameters = json_object_get(root, "parameters");
+    TRY(read_id(member(root, "id"), request));
+    json_t *parameters = member(root, "parameters");
     bool binary = false;
     TRY(check_parameters(parameters, "request"));
     TRY(read_flag(parameters, "request", "binary_data_output", &binary));
-    TRY(read_outputs(json_object_get(root, "outputs"), source->K, binary, request));
+    TRY(read_outputs(member(root, "outputs"), source->K, binary, request));
     TRY(read_inputs(json_object_get(root, "inputs"), source, input));
     return oip_data_read(input, request);
 }

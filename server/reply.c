@@ -52,7 +52,7 @@ static void add_cors(struct call *call)
                     "X-Request-Id, Retry-After, Server-Timing, Inference-Header-Content-Length");
     if (strcmp(call->request->method, "OPTIONS") != 0)
         return;
-    http_add_header(call->response, "Access-Control-Allow-Methods", "GET, HEAD, POST");
+    http_add_header(call->response, "Access-Control-Allow-Methods", "GET, HEAD, POST, PUT");
     http_add_header(call->response, "Access-Control-Allow-Headers",
                     "Authorization, Content-Type, Content-Encoding, X-Request-Id, "
                     "Inference-Header-Content-Length");

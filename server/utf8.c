@@ -1,4 +1,5 @@
 #include "utf8.h"
+#include <string.h>
 
 size_t utf8_character(const char *text, size_t length)
 {
@@ -24,4 +25,9 @@ bool utf8_valid(const char *text, size_t length)
             return false;
     }
     return true;
+}
+
+size_t utf8_mark(const char *text, size_t length)
+{
+    return length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
 }

@@ -125,6 +125,21 @@ static void every_byte_counts(void **state)
     auth_close(auth);
 }
 
+static void byte_order_mark(void **state)
+{
+    (void)state;
+    struct auth *auth = open_keys("\xef\xbb\xbf"
+                                  "first\nsecond\n");
+    expect_known(auth, "Bearer first");
+    expect_known(auth, "Bearer second");
+    expect_unknown(auth, "Bearer \xef\xbb\xbf"
+                         "first");
+    auth_close(auth);
+    auth = open_keys("\xef\xbb\xbf# of a team\nfirst");
+    expect_known(auth, "Bearer first");
+    auth_close(auth);
+}
+
 static void several_keys(void **state)
 {
     (void)state;
@@ -187,7 +202,8 @@ static void files_that_are_refused(void **state)
         {"s\xc3\xa9"
          "cret",
          "line 1"},
-        {"\xef\xbb\xbfsecret", "line 1"},
+        {"good\n\xef\xbb\xbfsecret", "line 2"},
+        {"\xef\xbb\xbf", "no key"},
         {"good\nsecret\vgood", "line 2"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -333,6 +349,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(headers),
         cmocka_unit_test(every_byte_counts),
+        cmocka_unit_test(byte_order_mark),
         cmocka_unit_test(several_keys),
         cmocka_unit_test(files_that_are_refused),
         cmocka_unit_test(lengths),

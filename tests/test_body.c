@@ -105,8 +105,6 @@ static void fields_are_known_and_come_once(void **state)
     static const struct {
         const char *text, *words;
     } bad[] = {
-        {FIELD("image", "x") "--b--", "\"image\" is neither a file nor top_k nor logits"},
-        {FIELD("top_", "x") "--b--", "\"top_\" is neither a file"},
         {FIELD("top_k", "5") FIELD("top_k", "5") "--b--", "\"top_k\" comes twice"},
         {FIELD("top_k", "") FIELD("top_k", "5") "--b--", "\"top_k\" comes twice"},
         {FIELD("logits", "1") FIELD("top_k", "5") FIELD("logits", "0") "--b--",
@@ -118,6 +116,82 @@ static void fields_are_known_and_come_once(void **state)
     struct parsed parsed = parse_bytes(FORM, zero, sizeof zero - 1, 8);
     assert_int_equal(parsed.status, STATUS_BAD_REQUEST);
     release(&parsed);
+}
+
+static void unknown_fields_are_passed_over(void **state)
+{
+    (void)state;
+    struct parsed parsed = parse(
+        FORM, FIELD("_charset_", "utf-8") FIELD("top_", "x") FIELD("comment", "caf\xe9\r\n\tx")
+                  FIELD("comment", "") "--b\r\n" FILE_HEAD "x\r\n" FIELD("top_k", "3 \r\n")
+                      FIELD("image", "y") "--b\r\nContent-Disposition: form-data; name=meta\r\n"
+                                          "Content-Type: application/json\r\n\r\n{}\r\n--b--");
+    expect_image(&parsed, 0, "a.jpg", "x");
+    assert_int_equal(parsed.body.count, 1);
+    assert_string_equal(parsed.body.top_k, "3");
+    release(&parsed);
+    expect_refused(FORM, FIELD("image", "x") "--b--", STATUS_NO_IMAGE, "no file and no part");
+}
+
+// What a page sends for a file field that was left empty.
+static void files_that_were_not_chosen(void **state)
+{
+    (void)state;
+#define UNCHOSEN                                                                                   \
+    "--b\r\nContent-Disposition: form-data; name=f; filename=\"\"\r\n"                             \
+    "Content-Type: application/octet-stream\r\n\r\n\r\n"
+    struct parsed parsed = parse(FORM, UNCHOSEN "--b\r\n" FILE_HEAD "x\r\n" UNCHOSEN "--b--");
+    expect_image(&parsed, 0, "a.jpg", "x");
+    assert_int_equal(parsed.body.count, 1);
+    release(&parsed);
+    expect_refused(FORM, UNCHOSEN "--b--", STATUS_NO_IMAGE, "no file");
+}
+
+static void parts_without_a_file_name(void **state)
+{
+    (void)state;
+#define TYPED(type, value)                                                                         \
+    "--b\r\nContent-Disposition: form-data; name=f\r\nContent-Type: " type "\r\n\r\n" value "\r\n"
+    struct parsed parsed =
+        parse(FORM, TYPED("image/jpeg", "one") FIELD("photo", "\xff\xd8\x01")
+                        TYPED("Application/Octet-Stream", "three") TYPED("text/plain", "\x1\x2")
+                            TYPED("text/plain", "5") FIELD("top_k", "4") "--b--");
+    expect_image(&parsed, 0, "image-1", "one");
+    expect_image(&parsed, 1, "image-2", "\xff\xd8\x01");
+    expect_image(&parsed, 2, "image-3", "three");
+    expect_image(&parsed, 3, "image-4", "\x1\x2");
+    assert_int_equal(parsed.body.count, 4);
+    assert_string_equal(parsed.body.top_k, "4");
+    release(&parsed);
+    parsed = parse(FORM, "--b\r\nContent-Disposition: form-data; name=f; "
+                         "filename*=utf-8''%D1%84.jpg\r\n\r\nx\r\n--b--");
+    expect_image(&parsed, 0, "\xd1\x84.jpg", "x");
+    release(&parsed);
+    parsed = parse(FORM, "--b\r\nContent-Disposition: form-data; name=f; "
+                         "filename*=utf-8''%D1.jpg\r\n\r\nx\r\n--b--");
+    expect_image(&parsed, 0, "image-1", "x"); // no UTF-8
+    release(&parsed);
+}
+
+static void parts_in_base64(void **state)
+{
+    (void)state;
+#define BASE64 "Content-Transfer-Encoding: base64\r\n"
+    static const char form[] = "--b\r\n" BASE64 FILE_HEAD "b25l\r\n--b\r\n" FILE_HEAD "dHdv\r\n"
+                               "--b\r\n" BASE64 "Content-Disposition: form-data; name=top_k\r\n\r\n"
+                               "Nw==\r\n--b\r\n" BASE64 "Content-Disposition: form-data; name=f\r\n"
+                               "\r\nAXRo\r\nAQ\r\n--b\r\n" BASE64
+                               "Content-Disposition: form-data; name=g\r\n\r\ndGV4dA==\r\n--b--";
+    struct parsed parsed = parse(FORM, form);
+    expect_image(&parsed, 0, "a.jpg", "one");
+    expect_image(&parsed, 1, "a.jpg", "dHdv");
+    expect_image(&parsed, 2, "image-3", "\x01th\x01");
+    assert_int_equal(parsed.body.count, 3);
+    assert_string_equal(parsed.body.top_k, "7");
+    assert_in_range(parsed.budget->used, 10, sizeof form);
+    release(&parsed);
+    expect_refused(FORM, "--b\r\n" BASE64 FILE_HEAD "b25l!\r\n--b--", STATUS_BAD_REQUEST,
+                   "a part in base64: base64: byte 4");
 }
 
 static void field_values_are_short(void **state)
@@ -238,6 +312,10 @@ int main(void)
         cmocka_unit_test(files_and_fields_in_order),
         cmocka_unit_test(form_without_a_file),
         cmocka_unit_test(fields_are_known_and_come_once),
+        cmocka_unit_test(unknown_fields_are_passed_over),
+        cmocka_unit_test(files_that_were_not_chosen),
+        cmocka_unit_test(parts_without_a_file_name),
+        cmocka_unit_test(parts_in_base64),
         cmocka_unit_test(field_values_are_short),
         cmocka_unit_test(no_more_images_than_the_limit),
         cmocka_unit_test(names_are_valid_utf8),

@@ -45,6 +45,7 @@ static void json_fields(void **state)
         {", \"top_k\": -9223372036854775808", "-9223372036854775808", ""},
         {", \"logits\": false", "", "0"},
         {", \"logits\": 1", "", "1"},
+        {", \"top_k\": null, \"logits\": null, \"explain\": null", "", ""},
         {", \"logits\": 2", "", "2"}, // for the API to refuse
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -56,6 +57,31 @@ static void json_fields(void **state)
         assert_string_equal(parsed.body.logits, good[i].logits);
         release(&parsed);
     }
+}
+
+static void byte_order_mark(void **state)
+{
+    (void)state;
+    struct parsed parsed = parse(JSON, "\xef\xbb\xbf{\"images\": [\"eA==\"]}");
+    expect_image(&parsed, 0, "image-1", "x");
+    release(&parsed);
+    expect_refused(JSON, "\xef\xbb\xbf{\"images\": [}", STATUS_BAD_REQUEST,
+                   "json: line 1, column 13: ");
+    expect_refused(JSON, "\xef\xbb\xbf\xef\xbb\xbf{}", STATUS_BAD_REQUEST, "json: line 1, ");
+    expect_refused(JSON, "\xef\xbb\xbf", STATUS_BAD_REQUEST, "json: line 1, ");
+    expect_refused(JSON, "\xef\xbb{}", STATUS_BAD_REQUEST, "json: line ");
+    expect_refused(NULL, "\xef\xbb\xbf{}", STATUS_UNSUPPORTED_IMAGE,
+                   "Content-Type: application/json");
+}
+
+static void url_safe_and_unpadded(void **state)
+{
+    (void)state;
+    struct parsed parsed = parse(JSON, "{\"images\": [\"eA\", \"eHg\", \"fn5-Xl9_\"]}");
+    expect_image(&parsed, 0, "image-1", "x");
+    expect_image(&parsed, 1, "image-2", "xx");
+    expect_image(&parsed, 2, "image-3", "~~~^_\x7f");
+    release(&parsed);
 }
 
 static void malformed_json_says_what_is_wrong(void **state)
@@ -72,17 +98,17 @@ static void malformed_json_says_what_is_wrong(void **state)
         {"{}", STATUS_NO_IMAGE, "images: expected a list"},
         {"{\"images\": []}", STATUS_NO_IMAGE, "images: expected a list"},
         {"{\"images\": \"eA==\"}", STATUS_BAD_REQUEST, "images: expected a list"},
-        {"{\"images\": null}", STATUS_BAD_REQUEST, "images: expected a list"},
+        {"{\"images\": null}", STATUS_NO_IMAGE, "images: expected a list"},
         {"{\"images\": {}}", STATUS_BAD_REQUEST, "images: expected a list"},
         {"{\"images\": [\"eA==\", 1]}", STATUS_BAD_REQUEST, "images[1]: expected a string"},
-        {"{\"images\": [\"eA==\", \"eA==\", \"e-==\"]}", STATUS_BAD_REQUEST,
+        {"{\"images\": [\"eA==\", \"eA==\", \"e!==\"]}", STATUS_BAD_REQUEST,
          "images[2]: base64: byte 1: "},
         {"{\"images\": [\"data:,x\"]}", STATUS_BAD_REQUEST, "images[0]: data URI: "},
         {"{\"image\": \"eA==\"}", STATUS_BAD_REQUEST,
          "the key \"image\" is none of images, top_k, logits"},
         {"{\"images\": [\"eA==\"], \"top_k\": \"5\"}", STATUS_BAD_TOP_K, "a whole number"},
         {"{\"images\": [\"eA==\"], \"top_k\": 5.0}", STATUS_BAD_TOP_K, "a whole number"},
-        {"{\"images\": [\"eA==\"], \"top_k\": null}", STATUS_BAD_TOP_K, "a whole number"},
+        {"{\"images\": [null]}", STATUS_BAD_REQUEST, "images[0]: expected a string"},
         {"{\"images\": [\"eA==\"], \"logits\": \"1\"}", STATUS_BAD_REQUEST, "logits: expected"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -211,6 +237,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_images_and_fields_in_order),
         cmocka_unit_test(json_fields),
+        cmocka_unit_test(byte_order_mark),
+        cmocka_unit_test(url_safe_and_unpadded),
         cmocka_unit_test(malformed_json_says_what_is_wrong),
         cmocka_unit_test(json_has_no_more_images_than_the_limit),
         cmocka_unit_test(every_truncation_of_json_is_refused),

@@ -265,8 +265,15 @@ static void write_file(const char *path, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
-static const char *const good_files[] = {"a\nb b\nc\n", "a\nb b\nc", "a\r\nb b\r\nc\r\n",
-                                         "a\r\nb b\nc\r"};
+static const char *const good_files[] = {"a\nb b\nc\n",
+                                         "a\nb b\nc",
+                                         "a\r\nb b\r\nc\r\n",
+                                         "a\r\nb b\nc\r",
+                                         "a\nb b\nc\n\n",
+                                         "a\nb b\nc\n \t\n\n",
+                                         "a\r\nb b\r\nc\r\n\r\n",
+                                         "\xef\xbb\xbf"
+                                         "a\nb b\nc\n"};
 
 static const struct {
     const char *text, *words;
@@ -274,7 +281,8 @@ static const struct {
     {"", "labels.txt: 0 lines, expected 3"},
     {"a\nb\n", "labels.txt: 2 lines, expected 3"},
     {"a\nb\nc\nd\n", "labels.txt: 4 lines, expected 3"},
-    {"a\nb\nc\n\n", "labels.txt: 4 lines, expected 3"},
+    {"a\nb\nc\n\nd\n", "labels.txt: 5 lines, expected 3"},
+    {"\xef\xbb\xbf", "labels.txt: 0 lines, expected 3"},
     {"a\n\xff\nc\n", "labels.txt: line 2 is not UTF-8"},
 };
 

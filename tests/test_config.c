@@ -391,6 +391,38 @@ static void wrong_files(void **state)
     expect_file_refused("{\"device\": \"gpu\"}", "\"device\": \"gpu\" cpu");
 }
 
+static void byte_order_mark(void **state)
+{
+    (void)state;
+    write_file("\xef\xbb\xbf{\"top_k\": 3}");
+    struct parsed parsed = read_words(COMMAND_SERVE, "--config test_config.json");
+    assert_int_equal(parsed.status, STATUS_OK);
+    assert_int_equal(parsed.config.top_k, 3);
+    config_release(&parsed.config);
+    expect_file_refused("\xef\xbb{}", "test_config.json: line");
+    expect_file_refused("\xef\xbb\xbf", "test_config.json: line");
+    expect_file_refused("{", "test_config.json: line 1");
+}
+
+// As of Compose's ${VARIABLE} that nobody has set: what the file says stays.
+static void empty_variables(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"VITSERVE_TOP_K", "VITSERVE_LOG_FORMAT", "VITSERVE_DEVICE",
+                                        "VITSERVE_CPU_ONLY", "VITSERVE_LISTEN"};
+    write_file("{\"top_k\": 3, \"log_format\": \"json\", \"listen\": \"::1\"}");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        setenv(names[i], "", 1);
+    struct parsed parsed = read_words(COMMAND_SERVE, "--config test_config.json");
+    assert_int_equal(parsed.status, STATUS_OK);
+    assert_int_equal(parsed.config.top_k, 3);
+    assert_string_equal(parsed.config.listen, "::1");
+    config_release(&parsed.config);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        unsetenv(names[i]);
+    expect_refused(COMMAND_SERVE, "--top-k=", "--top-k");
+}
+
 static void environment(void **state)
 {
     (void)state;
@@ -421,6 +453,8 @@ int main(void)
         cmocka_unit_test_setup(wrong_values, clear_environment),
         cmocka_unit_test_setup(precedence, clear_environment),
         cmocka_unit_test_setup(wrong_files, clear_environment),
+        cmocka_unit_test_setup(byte_order_mark, clear_environment),
+        cmocka_unit_test_setup(empty_variables, clear_environment),
         cmocka_unit_test_setup(environment, clear_environment),
     };
     return cmocka_run_group_tests(tests, NULL, clear_environment);

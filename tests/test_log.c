@@ -284,6 +284,9 @@ static void messages(void **state)
     log_set(LOG_INFO, LOG_TEXT);
     log_error("%s", "a \"quoted\"\nmessage");
     assert_string_equal(strchr(logged_line(), ' '), " error a \"quoted\"?message");
+    // What a client sent must not pass for fields.
+    log_error("%s", "request_id=1 path=\"/\\");
+    assert_string_equal(strchr(logged_line(), ' '), " error \"request_id=1 path=\\\"/\\\\\"");
 }
 
 // ---- threads ------------------------------------------------------------------------------------

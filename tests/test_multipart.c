@@ -181,12 +181,15 @@ static void malformed_forms_say_what_is_wrong(void **state)
         {"--b", "a boundary line does not end"},
         {"--b-", "a boundary line does not end"},
         {"--b\r", "a boundary line does not end"},
-        {"--b\n" FILE_HEAD "x\r\n--b--", "a boundary line does not end"},
         {"--bc\r\n" FILE_HEAD "x\r\n--b--", "a boundary line does not end"},
         {"--b\r\n", "the closing boundary is missing"},
         {"--b\r\n" FILE_HEAD "x", "the closing boundary is missing"},
         {"--b\r\n" FILE_HEAD "x\r\n--", "the closing boundary is missing"},
-        {"--b\r\n" FILE_HEAD "x\n--b--", "the closing boundary is missing"},
+        {"--b\r\n" FILE_HEAD "x--b--", "the closing boundary is missing"},
+        {"--b\n" FILE_HEAD "x--b--", "the closing boundary is missing"},
+        {"--b\n\nx\n--b--", "a part has no headers"},
+        {"--b\nx\n--b--", "the head of a part does not end"},
+        {"--b\r" FILE_HEAD "x\r--b--", "a boundary line does not end"},
         {"--b\r\n" FILE_HEAD "x\r\n--b", "a boundary line does not end"},
         {"--b\r\n" FILE_HEAD "x\r\n--b\r\n" FILE_HEAD, "the closing boundary is missing"},
         {"--b\r\n\r\nx\r\n--b--", "a part has no headers"},
@@ -204,6 +207,100 @@ static void malformed_forms_say_what_is_wrong(void **state)
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         expect_refused(FORM, bad[i].text, bad[i].words);
+}
+
+#define LF_HEAD "Content-Disposition: form-data; name=\"f\"; filename=\"a.jpg\"\n\n"
+
+// As forms made by hand have them, in every place or in some.
+static void lines_that_end_in_lf(void **state)
+{
+    (void)state;
+    static const char *const good[] = {
+        "--b\n" LF_HEAD "x\n--b\n" LF_HEAD "y\n--b--\n",
+        "preamble\n--b\n" LF_HEAD "x\n--b \n" LF_HEAD "y\n--b--",
+        "--b\r\n" LF_HEAD "x\r\n--b\r\n" FILE_HEAD "y\r\n--b--\r\n",
+        "--b\r\n" FILE_HEAD "x\n--b\n" FILE_HEAD "y\n--b--",
+        "--b\n" FILE_HEAD "x\n--b\n" LF_HEAD "y\n--b--",
+    };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct parsed parsed = parse(FORM, good[i]);
+        expect_part(&parsed, 0, true, "a.jpg", "x");
+        expect_part(&parsed, 1, true, "a.jpg", "y");
+        assert_int_equal(parsed.count, 2);
+        free(parsed.bytes);
+    }
+    // A form whose lines end in CRLF may hold what looks like the other mark.
+    struct parsed parsed = parse(FORM, "--b\r\n" FILE_HEAD "\n--b\n\r\n--b--");
+    expect_part(&parsed, 0, true, "a.jpg", "\n--b\n");
+    assert_int_equal(parsed.count, 1);
+    free(parsed.bytes);
+    parsed = parse(FORM, "--b\n" LF_HEAD "x\r\r\n--b--"); // and of LF a CR that is data
+    expect_part(&parsed, 0, true, "a.jpg", "x\r\r");
+    free(parsed.bytes);
+}
+
+static void heads_of_parts(void **state)
+{
+    (void)state;
+    struct parsed parsed = parse(
+        FORM, "--b\r\nContent-Disposition: form-data;\r\n\tname=\"f\";\r\n filename=a.jpg\r\n"
+              "Content-Type : image/png \r\ncontent-transfer-encoding: BASE64\t\r\n\r\n"
+              "eA==\r\n"
+              "--b\r\nX: y\r\n Content-Type: no\r\nContent-Disposition: form-data; name = f ; "
+              "x\r\nContent-Transfer-Encoding: 8bit\r\n\r\ny\r\n--b--");
+    expect_part(&parsed, 0, true, "a.jpg", "eA==");
+    expect_part(&parsed, 1, false, "f", "y");
+    const struct part *part = parsed.parts;
+    assert_int_equal(part[0].type.length, 9);
+    assert_memory_equal(part[0].type.at, "image/png", 9);
+    assert_true(part[0].base64);
+    assert_int_equal(part[1].type.length, 0);
+    assert_false(part[1].base64);
+    free(parsed.bytes);
+    expect_refused(FORM,
+                   "--b\r\nContent-Transfer-Encoding: quoted-printable\r\n" FILE_HEAD "x\r\n--b--",
+                   "\"quoted-printable\": only base64 is known");
+}
+
+// The name of the file whose Content-Disposition has these parameters, and 'x' after its end.
+static void expect_file_name(const char *parameters, const char *expected)
+{
+    char text[1200], name[16];
+    snprintf(text, sizeof text, "--b\r\nContent-Disposition: form-data%s\r\n\r\nx\r\n--b--",
+             parameters);
+    struct parsed parsed = parse(FORM, text);
+    assert_int_equal(parsed.status, STATUS_OK);
+    assert_true(parsed.parts[0].is_file);
+    size_t length = multipart_file_name(&parsed.parts[0], name, sizeof name);
+    if (length != strlen(expected) || memcmp(name, expected, length) != 0)
+        fail_msg("%s: \"%.*s\"", parameters, (int)length, name);
+    free(parsed.bytes);
+}
+
+static void extended_names(void **state)
+{
+    (void)state;
+    expect_file_name("; filename*=utf-8''%D1%84.jpg", "\xd1\x84.jpg");
+    expect_file_name("; FILENAME* = \"UTF-8'en'a%20b\"", "a b");
+    expect_file_name("; filename*=iso-8859-1'en'%A3%e9.jpg", "\xc2\xa3\xc3\xa9.jpg");
+    expect_file_name("; filename=plain; filename*=UTF-8''better", "better");
+    expect_file_name("; filename*=UTF-8''better; filename=plain", "better");
+    expect_file_name("; filename=plain; filename*=koi8-r''%c6", "plain");
+    expect_file_name("; filename=plain; filename*=broken", "plain");
+    expect_file_name("; filename*=utf-8'broken", "");
+    expect_file_name("; filename*=utf-8''", "");
+    expect_file_name("; filename*=", "");
+    expect_file_name("; filename*=utf-8''%", "%");
+    expect_file_name("; filename*=utf-8''%4", "%4");
+    expect_file_name("; filename*=utf-8''%4g%g4%%41", "%4g%g4%A");
+    expect_file_name("; filename*=utf-8''123456789012345", "123456789012345");
+    expect_file_name("; filename*=utf-8''1234567890123456", "");
+    expect_file_name("; filename*=iso-8859-1''1234567890123%e9", "1234567890123\xc3\xa9");
+    expect_file_name("; filename*=iso-8859-1''123456789012345%e9", "");
+    expect_file_name("; filename=1234567890123456", "1234567890123456");
+    expect_file_name("; filename=12345678901234567", "");
+    expect_file_name("; filename*0=\"a\"; filename*1=\"b.jpg\"", "");
+    expect_file_name("; filename*0*=utf-8''a; filename*1=\"b.jpg\"", "");
 }
 
 // The name of the file whose Content-Disposition has these parameters.
@@ -243,7 +340,8 @@ static void header_parameters(void **state)
 static const char whole_form[] =
     "--b\r\nContent-Disposition: form-data; name=top_k\r\n\r\n3\r\n"
     "--b\r\n" FILE_HEAD "x\r\n--b\r\nContent-Disposition: form-data; filename=\"\\\"\xc3\xa9\""
-    "\r\nContent-Type: image/png\r\n\r\n\r\n\r\n--b--";
+    "\r\nContent-Type: image/png\r\n\r\n\r\n\r\n--b\r\nContent-Disposition: form-data; "
+    "filename*=utf-8''%d1%84\r\nContent-Transfer-Encoding: base64\r\n\r\neA\r\n--b--";
 
 static void every_truncation_is_refused(void **state)
 {
@@ -254,6 +352,13 @@ static void every_truncation_is_refused(void **state)
         assert_int_equal(parsed.status, whole ? STATUS_OK : STATUS_BAD_REQUEST);
         free(parsed.bytes);
     }
+}
+
+static void check_part(const struct part *part, size_t length)
+{
+    char name[sizeof whole_form];
+    assert_in_range(part->data.length, 0, length);
+    assert_in_range(multipart_file_name(part, name, sizeof name), 0, sizeof name);
 }
 
 // AddressSanitizer is what fails here, if anything does.
@@ -268,7 +373,7 @@ static void every_changed_byte_is_survived(void **state)
             form[at] = changes[i];
             struct parsed parsed = parse_bytes(FORM, form, sizeof form - 1);
             for (int part = 0; part < parsed.count; part++)
-                assert_in_range(parsed.parts[part].data.length, 0, sizeof form);
+                check_part(&parsed.parts[part], sizeof form);
             free(parsed.bytes);
         }
 }
@@ -282,6 +387,9 @@ int main(void)
         cmocka_unit_test(boundary_lines),
         cmocka_unit_test(boundary_of_1_to_70_characters),
         cmocka_unit_test(malformed_forms_say_what_is_wrong),
+        cmocka_unit_test(lines_that_end_in_lf),
+        cmocka_unit_test(heads_of_parts),
+        cmocka_unit_test(extended_names),
         cmocka_unit_test(header_parameters),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(every_changed_byte_is_survived),

@@ -33,12 +33,12 @@ static void images_in_json(void **state)
 static void images_in_json_that_are_wrong(void **state)
 {
     (void)state;
-    refuse(IMAGE("[1]", "\"data\":[\"QUJ\"]"), "image 1: base64: byte 3");
+    refuse(IMAGE("[1]", "\"data\":[\"Q\"]"), "image 1: base64: byte 1");
     refuse(IMAGE("[2]", "\"data\":[\"QUJD\",\"QU?D\"]"), "image 2: base64: byte 2");
     refuse(IMAGE("[2]", "\"data\":[\"QUJD\"]"), "data is not a list of 2 strings");
     refuse(IMAGE("[1]", "\"data\":[\"QUJD\",\"QUJD\"]"), "data is not a list of 1 strings");
     refuse(IMAGE("[1]", "\"data\":\"QUJD\""), "data is not a list of 1 strings");
-    refuse(IMAGE("[1]", "\"data\":null"), "data is not a list of 1 strings");
+    refuse(IMAGE("[1]", "\"data\":null"), "there is neither data nor binary_data_size");
     refuse(IMAGE("[1]", "\"data\":[65,66]"), "data is not a list of 1 strings");
     refuse(IMAGE("[1]", "\"data\":[]"), "data is not a list of 1 strings");
     refuse(IMAGE("[2]", "\"data\":[\"QUJD\",7]"), "image 2: data[1] is not a string");
@@ -84,7 +84,7 @@ static void pixels_in_json_that_are_wrong(void **state)
     refuse(PIXELS("[4,2,2,3]", "\"data\":[" TWELVE "]"), "too short for the 48 numbers");
     refuse(PIXELS("[1,2,2,3]", "\"data\":[\"AAECAwQFBgcICQoL\"]"), "is not a list of numbers");
     refuse(PIXELS("[1,2,2,3]", "\"data\":\"AAECAwQFBgcICQoL\""), "is not a list of numbers");
-    refuse(PIXELS("[1,2,2,3]", "\"data\":null"), "is not a list of numbers");
+    refuse(PIXELS("[1,2,2,3]", "\"data\":null"), "there is neither data nor binary_data_size");
     refuse(PIXELS("[1,2,2,3]", "\"d\\u0061ta\":[" TWELVE "]"), "is not a list of numbers");
     refuse(PIXELS("[1,2,2,3]", "\"data\":[" TWELVE "],\"d\\u0061ta\":null"), "json: line 1");
     refuse(PIXELS("[1,2,2,3]", "\"data\":[" TWELVE "] 7"), "json: line 1");

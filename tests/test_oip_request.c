@@ -29,7 +29,6 @@ static void ids(void **state)
     assert_string_equal(parsed.request.id, "");
     release(&parsed);
     refuse(WITH("\"id\":7"), "id is not a string");
-    refuse(WITH("\"id\":null"), "id is not a string");
     refuse(WITH("\"id\":\"\xc3\""), "json: line 1");
     refuse(WITH("\"id\":\"1\",\"id\":\"2\""), "json: line 1");
 }
@@ -42,7 +41,6 @@ static void parameters(void **state)
                              "\"f\":1.5,\"b\":false}"));
     release(&parsed);
     refuse(WITH("\"parameters\":[]"), "request: parameters is not an object");
-    refuse(WITH("\"parameters\":{\"x\":null}"), "request: parameter \"x\" is neither");
     refuse(WITH("\"parameters\":{\"x\":[]}"), "request: parameter \"x\" is neither");
     refuse(WITH("\"parameters\":{\"timeout\":\"5\"}"), "\"timeout\" is not a whole number");
     refuse(WITH("\"parameters\":{\"timeout\":-1}"), "\"timeout\" is not a whole number");
@@ -65,6 +63,56 @@ static void expect_outputs(const char *json, const struct oip_output *expected, 
         assert_int_equal(parsed.request.outputs[i].binary, expected[i].binary);
         assert_int_equal(parsed.request.outputs[i].classification, expected[i].classification);
     }
+    release(&parsed);
+}
+
+// Clients that dump a whole object write null for what they leave out.
+static void null_is_absent(void **state)
+{
+    (void)state;
+    struct parsed parsed;
+    static const struct oip_output both[] = {{OIP_LOGITS, false, 0}, {OIP_PROBABILITIES, false, 0}};
+    static const struct oip_output one[] = {{OIP_LOGITS, true, 0}};
+    parse_good(&parsed, WITH("\"id\":null"));
+    assert_null(parsed.request.id);
+    release(&parsed);
+    expect_outputs(WITH("\"parameters\":null,\"outputs\":null,\"x\":null"), both, 2);
+    expect_outputs(WITH("\"parameters\":{\"timeout\":null,\"priority\":null,\"x\":null,"
+                        "\"binary_data_output\":null}"),
+                   both, 2);
+    expect_outputs(WITH("\"parameters\":{\"binary_data_output\":true},\"outputs\":[{\"name\":"
+                        "\"logits\",\"parameters\":null}]"),
+                   one, 1);
+    expect_outputs(WITH("\"parameters\":{\"binary_data_output\":true},\"outputs\":[{\"name\":"
+                        "\"logits\",\"parameters\":{\"binary_data\":null,"
+                        "\"classification\":null}}]"),
+                   one, 1);
+    parse_good(&parsed, IMAGE("[1]", "\"data\":[\"QUJD\"],\"parameters\":null"));
+    release(&parsed);
+    parse_good(&parsed, IMAGE("[1]", "\"data\":[\"QUJD\"],"
+                                     "\"parameters\":{\"binary_data_size\":null}"));
+    release(&parsed);
+    parse_binary(&parsed, IMAGE("[3]", "\"data\":null," BINARY("16")), THREE_IMAGES, THREE);
+    assert_int_equal(parsed.status, STATUS_OK);
+    expect_image(&parsed, 0, "ABC");
+    release(&parsed);
+    // What is needed is not there where it is null.
+    refuse("{\"inputs\":null}", "no \"inputs\" that is a list");
+    refuse(IMAGE("null", "\"data\":[\"QUJD\"]"), "image: shape is neither");
+    refuse(IMAGE("[1]", "\"data\":[null]"), "data is not a list of 1 strings");
+    refuse(WITH("\"outputs\":[null]"), "outputs[0]: there is no \"name\"");
+    refuse(OUTSIDE("null"), "inputs[0]: there is no \"name\"");
+}
+
+static void byte_order_mark(void **state)
+{
+    (void)state;
+    struct parsed parsed;
+    parse_good(&parsed, "\xef\xbb\xbf" GOOD);
+    expect_image(&parsed, 0, "ABC");
+    release(&parsed);
+    parse_good(&parsed, "\xef\xbb\xbf" PIXELS("[1,2,2,3]", "\"data\":[" TWELVE "]"));
+    expect_crops(&parsed, 1);
     release(&parsed);
 }
 
@@ -94,7 +142,6 @@ static void outputs_that_are_wrong(void **state)
 {
     (void)state;
     refuse(WITH("\"outputs\":{}"), "outputs is not a list");
-    refuse(WITH("\"outputs\":null"), "outputs is not a list");
     refuse(WITH("\"outputs\":[{}]"), "outputs[0]: there is no \"name\"");
     refuse(WITH("\"outputs\":[7]"), "outputs[0]: there is no \"name\"");
     refuse(WITH("\"outputs\":[{\"name\":\"logits\"},{\"name\":\"logit\"}]"),
@@ -253,6 +300,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids),
         cmocka_unit_test(parameters),
+        cmocka_unit_test(null_is_absent),
+        cmocka_unit_test(byte_order_mark),
         cmocka_unit_test(outputs),
         cmocka_unit_test(outputs_that_are_wrong),
         cmocka_unit_test(raw_image),

@@ -19,7 +19,7 @@ OPEN = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"
         "/style.css", "/app.js", "/favicon.svg")
 CLOSED = (("POST", "/classify"), ("POST", "/preprocess"), ("GET", "/model"), ("GET", "/v2"),
           ("GET", "/openapi.json"), ("GET", "/nowhere"), ("GET", "/classify"), ("PUT", "/model"),
-          ("GET", "/healthz/"), ("GET", "//"), ("GET", "/Healthz"), ("GET", "/style.css/x"))
+          ("GET", "/healthz//"), ("GET", "//"), ("GET", "/Healthz"), ("GET", "/style.css/x"))
 
 
 def bearer(key):
@@ -320,9 +320,11 @@ class Cors(KeyedCase):
 
 class Methods(KeyedCase):
     """OPTIONS, HEAD and Allow; without a key where no key is needed."""
-    routes = (("/classify", "POST"), ("/model", "GET"), ("/healthz", "GET"), ("/readyz", "GET"),
+    routes = (("/classify", "POST, PUT"), ("/preprocess", "POST"), ("/model", "GET"),
+              ("/healthz", "GET"), ("/readyz", "GET"),
               ("/metrics", "GET"))
-    allowed = {"GET": "GET, HEAD, OPTIONS", "POST": "POST, OPTIONS"}
+    allowed = {"GET": "GET, HEAD, OPTIONS", "POST": "POST, OPTIONS",
+               "POST, PUT": "POST, PUT, OPTIONS"}
 
     def test_options(self):
         for path, method in self.routes:
@@ -335,13 +337,13 @@ class Methods(KeyedCase):
     def test_options_of_the_server(self):
         answer = self.server.request("OPTIONS", "*")
         self.assertEqual((answer.status, answer.body), (200, b""))
-        self.assertEqual(answer.headers["allow"], "GET, HEAD, POST, OPTIONS")
+        self.assertEqual(answer.headers["allow"], "GET, HEAD, POST, PUT, OPTIONS")
         self.check_error(self.server.request("GET", "*", **bearer(KEY)), 404, "not_found")
 
     def test_allow(self):
         for path, method in self.routes:
             for other in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "get"):
-                if other == method or (other, method) == ("HEAD", "GET"):
+                if other in method.split(", ") or (other, method) == ("HEAD", "GET"):
                     continue
                 answer = self.server.request(other, path, **bearer(KEY))
                 self.assertEqual(answer.headers["allow"], self.allowed[method], (other, path))

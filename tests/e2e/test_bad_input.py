@@ -149,7 +149,7 @@ class Requests(BadInputCase):
             self.assertIn(answer.status, (200, 400))
 
     def test_wrong_method(self):
-        for path, allowed in (("/classify", "POST, OPTIONS"), ("/model", "GET, HEAD, OPTIONS"),
+        for path, allowed in (("/classify", "POST, PUT, OPTIONS"), ("/model", "GET, HEAD, OPTIONS"),
                               ("/healthz", "GET, HEAD, OPTIONS"),
                               ("/readyz", "GET, HEAD, OPTIONS")):
             for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "TRACE", "options",
@@ -163,7 +163,7 @@ class Requests(BadInputCase):
                     self.check_error(answer, 405, "method_not_allowed")
 
     def test_unknown_path(self):
-        for path in ("/index.html", "/classif", "/classify/", "/classify/x", "//classify", "/CLASSIFY",
+        for path in ("/index.html", "/classif", "/classify//", "/classify/x", "//classify", "/CLASSIFY",
                      "/model.json", "/healthz%20", "/classify%00", "/classify%00.png", "/%ff%fe", "/%", "/%zz",
                      "/..%2fetc/passwd", "/../../etc/passwd", "/%C3%A9", "/" + "x" * 5000,
                      "/<script>alert(1)</script>", "/%22%0d%0aX-Evil:%20yes", "/classify;x"):
@@ -195,12 +195,12 @@ class Forms(BadInputCase):
         for body in (b"x", b"--b", b"--b\r\n", good[:-8], good[:len(good) // 2],
                      b"--b\r\n\r\nx\r\n--b--", b"--b\r\nx\r\n--b--",
                      b"--b\r\n" + disposition + b"\r\n\r\nx\r\n--b--",
-                     b"--b\r\n" + disposition + b'; name="unknown"\r\n\r\nx\r\n--b--',
-                     b"--b\r\n" + disposition + b'; name="\xff"\r\n\r\nx\r\n--b--',
-                     b"--b\r\n" + disposition + b'; name="\0"\r\n\r\nx\r\n--b--',
                      good.replace(b"\r\n--b", b"\r\n--bb", 1),
                      good.replace(b"\r\n\r\n", b"\r\n", 1)):
             self.check_form(body)
+        for name in (b"unknown", b"\xff", b"\0"):  # a field that is passed over
+            self.check_form(b"--b\r\n" + disposition + b'; name="' + name + b'"\r\n\r\nx\r\n--b--',
+                            code="no_image")
         self.check_form(b"--b--", code="no_image")
         self.check_form(b"", code="no_image")
 
@@ -214,6 +214,11 @@ class Forms(BadInputCase):
         file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n\r\n'
         self.check_form(field + b"--b--", code="no_image")
         self.check_form(field * 10000 + b"--b--")
+        # With the other line break, where each mark must not be searched for to the end.
+        unknown = b'--b\nContent-Disposition: form-data; name="x"\n\n3\n'
+        self.check_form(unknown * 20000 + b"--b--", code="no_image")
+        self.check_form(unknown.replace(b"\n", b"\r\n", 1) + unknown * 20000 + b"--b--",
+                        code="no_image")
         self.check_form(file * 10000 + b"--b--", code="too_many_images")
         self.check_form(b"--b\r\n" * 100000 + b"--b--")
         self.check_form(b"--b\r\n\r\n" * 100000 + b"--b--")

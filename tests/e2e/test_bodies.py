@@ -22,6 +22,22 @@ def json_body(*images, **fields):
     return json.dumps({"images": [encoded(image) for image in images], **fields}).encode()
 
 
+def odd_forms(picture):
+    """As clients send them, or people make them by hand."""
+    disposition = b'Content-Disposition: form-data; name="file"'
+    for head, data, line_break in (
+            (b"\nContent-Type: image/x", picture, b"\r\n"),
+            (b"\nContent-Type: application/octet-stream", picture, b"\n"),
+            (b"", picture, b"\r\n"),
+            (b"; filename*=utf-8''image%2D1", picture, b"\n"),
+            (b"; filename*=utf-8''image%2D1; filename=x", picture, b"\r\n"),
+            (b"\nContent-Transfer-Encoding: base64", base64.encodebytes(picture), b"\r\n"),
+            (b"\ncontent-transfer-encoding:Base64 ", base64.b64encode(picture), b"\n")):
+        field = b'--b\nContent-Disposition: form-data; name="comment"\n\nx\n'
+        start = (field + b"--b\n" + disposition + head + b"\n\n").replace(b"\n", line_break)
+        yield start + data + line_break + b"--b--", "multipart/form-data; boundary=b"
+
+
 def raw_deflate(data, level=9):
     packer = zlib.compressobj(level, zlib.DEFLATED, -15)
     return packer.compress(data) + packer.flush()
@@ -40,8 +56,11 @@ class SamePicture(ServerCase):
             text = json_body(picture)
             uri = json.dumps({"images": ["data:image/png;base64," + encoded(picture)]}).encode()
             lines = json.dumps({"images": [base64.encodebytes(picture).decode()]}).encode()
+            url_safe = base64.urlsafe_b64encode(picture).decode().rstrip("=")
             forms = ((picture, None), (form, kind), (text, JSON), (uri, JSON), (lines, JSON),
-                     (text, "Application/JSON; charset=utf-8"))
+                     (text, "Application/JSON; charset=utf-8"),
+                     (json.dumps({"images": [url_safe]}).encode(), JSON),
+                     (b"\xef\xbb\xbf" + text, JSON), *odd_forms(picture))
             encodings = ((lambda data: data, "identity"), (gzip.compress, "gzip"),
                          (gzip.compress, "X-GZip"), (zlib.compress, "deflate"),
                          (raw_deflate, "deflate"),
@@ -75,6 +94,10 @@ class SamePicture(ServerCase):
         for fields in ({"logits": False}, {"logits": 0}):
             answer = self.server.classify(json_body(png(), **fields), Content_Type=JSON)
             self.assertNotIn("logits", answer.results[0])
+        for fields in ({"top_k": None}, {"logits": None, "explain": None}):  # null is absent
+            answer = self.server.classify(json_body(png(), **fields), Content_Type=JSON)
+            self.assertEqual(len(answer.results[0]["predictions"]), 5)
+            self.assertNotIn("logits", answer.results[0])
         # The query comes first.
         answer = self.server.classify(json_body(png(), top_k=7), "?top_k=2", Content_Type=JSON)
         self.assertEqual(len(answer.results[0]["predictions"]), 2)
@@ -101,7 +124,7 @@ class Refused(ServerCase):
                             ('{"images": "%s"}' % good, "a list"), ('{"images": [5]}', "images[0]"),
                             ('{"images": ["%s"], "images": []}' % good, "duplicate"),
                             ('{"images": ["%s", "%s!"]}' % (good, good), "images[1]: base64: byte "),
-                            ('{"images": ["%s"]}' % good.rstrip("=")[:-1], "images[0]: base64: "),
+                            ('{"images": ["%s"]}' % (good[:200] + "A"), "images[0]: base64: "),
                             ('{"images": ["data:image/png,x"]}', "images[0]: data URI"),
                             ('{"images": ["http://x/y.png"]}', "images[0]: base64"),
                             ('{"image": "%s"}' % good, '"image" is none of images, top_k, logits'),
@@ -109,7 +132,7 @@ class Refused(ServerCase):
                             ('{"images": ["%s"], "logits": 2}' % good, "logits")):
             self.check(text.encode(), 400, "bad_request", words, Content_Type=JSON)
         self.check(b'{"images": ["\xff"]}', 400, "bad_request", "json: ", Content_Type=JSON)
-        for value in ("0", "-1", "1001", "1e30", "5.0", '"5"', "null", "1" * 18):
+        for value in ("0", "-1", "1001", "1e30", "5.0", '"5"', "[]", "1" * 18):
             text = '{"images": ["%s"], "top_k": %s}' % (good, value)
             self.check(text.encode(), 400, "bad_top_k", "top_k", Content_Type=JSON)
         for text in (b"", b"{}", b'{"images": []}', b'{"top_k": 5}'):

@@ -76,6 +76,7 @@ class Fields(Case):
 
     def test_text(self):
         with Server("--max-batch", 2) as server:
+            server.request("GET", "/healthz/")
             answer = server.classify(png(), "?top_k=2")
             lines = [line for line in server.stderr().splitlines() if "request_id=" in line]
             self.assertEqual(len(lines), 1)  # those of probes are for --log-level debug
@@ -215,12 +216,22 @@ class Hostile(Case):
     def test_ids(self):
         """A sane one is the client's; what is none is replaced, so it cannot break a line."""
         with Server(*JSON) as server:
-            for sent, kept in (("id-1.x_Y", True), ('"', False), ("a\\", False), ("a b", False),
+            for sent, kept in (("id-1.x_Y", True), ('"', True), ("a\\", True), ("a b", False),
                                ("\u00e9", False), ("x" * 128, True), ("x" * 129, False)):
                 answer = server.request("GET", "/model", X_Request_Id=sent)
                 line = request_lines(server)[-1]
                 self.assertEqual(line["request_id"], answer.headers["x-request-id"])
                 self.assertEqual(line["request_id"] == sent, kept)
+
+    def test_ids_in_text(self):
+        """One that looks like a field, or like the end of its own, stands between quotes."""
+        with Server("--max-batch", 1) as server:
+            for sent in ("status=500", '"', "\\", 'x"status=500', "{a}", "a/b+c==", '"' * 128):
+                server.request("GET", "/model", X_Request_Id=sent)
+                line = server.stderr().splitlines()[-1]
+                quoted = sent.replace("\\", "\\\\").replace('"', '\\"')
+                self.assertIn(f' info request_id="{quoted}" method=GET path=/model status=200 ',
+                              line)
 
     def test_a_body_that_is_cut_off(self):
         """Where no answer can be sent, the log says why."""

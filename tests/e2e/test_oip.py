@@ -59,9 +59,9 @@ class Metadata(OipCase):
                     self.check_error(answer, 404, "not_found")
                     self.assertRegex(answer.json["error"], "model|version")
             self.check_error(self.server.request("POST", path + "/infer", b"{}"), 404, "not_found")
-        for path in ("/v2/", "/v2x", "/v2/models/", f"{self.path}/", f"{self.path}/versions",
-                     f"{self.path}/versions/", f"{self.path}/nothing", f"{self.path}/ready/",
-                     f"{self.path}/versions/1/", f"{self.path}/versions/1/nothing",
+        for path in ("/v2//", "/v2x", "/v2/models//", f"{self.path}//", f"{self.path}/versions",
+                     f"{self.path}/versions/", f"{self.path}/nothing", f"{self.path}/ready//",
+                     f"{self.path}/versions/1//", f"{self.path}/versions/1/nothing",
                      "/v2/health", "/v2/health/started", f"/v2/models//{self.name}",
                      f"{self.path}/versions/1/infer/x", f"{self.path}%2Fready/x"):
             with self.subTest(path):

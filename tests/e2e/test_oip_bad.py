@@ -117,7 +117,7 @@ class Malformed(BadCase):
         self.refuse({"inputs": [pixels(shape=[2, 28, 28, 3])]}, "")
 
     def test_text(self):
-        self.refuse({"inputs": [image(data=[text_of(png())[:-1]])]}, "image 1: base64")
+        self.refuse({"inputs": [image(data=["A" + text_of(png())[:200]])]}, "image 1: base64")
         self.refuse({"inputs": [image(shape=[2], data=[text_of(png()), "!"])]}, "image 2: base64")
         self.refuse({"inputs": [image(data=["data:image/png,abc"])]}, "image 1: data URI")
         self.refuse({"inputs": [image(data=[1, 2, 3])]}, "list of 1 strings")
@@ -147,17 +147,17 @@ class Malformed(BadCase):
         self.refuse(ask({}), "outputs[0]")
         self.refuse(ask("logits"), "outputs[0]")
         self.refuse({"inputs": [image()], "outputs": "logits"}, "outputs is not a list")
-        for count in (0, -1, 1.5, "3", True, None, [1]):
+        for count in (0, -1, 1.5, "3", True, [1]):
             self.refuse(ask({"name": "logits", "parameters": {"classification": count}}),
                         "classification")
-        for flag in (1, "true", None, []):
+        for flag in (1, "true", []):
             self.refuse(ask({"name": "logits", "parameters": {"binary_data": flag}}),
                         "binary_data")
 
     def test_parameters(self):
-        for value in (7, "x", [], None):
+        for value in (7, "x", []):
             self.refuse({"parameters": value, "inputs": [image()]}, "parameters is not an object")
-        for name, value in (("timeout", "1"), ("timeout", -1), ("priority", 0.5), ("x", None),
+        for name, value in (("timeout", "1"), ("timeout", -1), ("priority", 0.5), ("x", {}),
                             ("x", []), ("x", {}), ("binary_data_output", 1),
                             ("binary_data_output", "true")):
             self.refuse({"parameters": {name: value}, "inputs": [image()]}, f'"{name}"')
@@ -195,7 +195,7 @@ class Binary(BadCase):
         size = len(tensor)
         for wrong in (size - 1, size + 1, 0, 2**32 + size, 2**63 - 1):
             self.refuse({"inputs": [image(**behind(wrong))]}, f"but {size} follow", tensor)
-        for wrong in (-1, -size, str(size), float(size), True, None, [size]):
+        for wrong in (-1, -size, str(size), float(size), True, [size]):
             self.refuse({"inputs": [image(**behind(wrong))]}, '"binary_data_size"', tensor)
         self.refuse({"inputs": [image(**behind(2**64 + size))]}, "json", tensor)
         self.refuse({"inputs": [image(**behind(size))]}, "but 0 follow")

@@ -24,7 +24,7 @@ from vitserve import TIMEOUT, Case, Server, answer_from, multipart, png, togethe
 
 ALWAYS = {"date", "content-length", "content-type", "connection"}  # of every answer
 KEY = "a-key-of-the-test"
-METHODS = {"get", "post"}
+METHODS = {"get", "post", "put"}
 
 
 class Document:
@@ -120,6 +120,12 @@ class OpenApi(Case):
                 self.command("ok")
 
     def ask(self, method, path, body=None, **headers):
+        """What is posted to /classify is put there too."""
+        if method == "POST" and path.split("?")[0] == "/classify":
+            self.ask_once("PUT", path, body, **headers)
+        return self.ask_once(method, path, body, **headers)
+
+    def ask_once(self, method, path, body=None, **headers):
         answer = self.server.request(method, path, body, **headers)
         self.document.check(self, method, path.split("?")[0], answer)
         return answer
@@ -179,24 +185,25 @@ class OpenApi(Case):
                     headers = {"Inference_Header_Content_Length": "0", **headers}
                 answer = self.ask("POST", path, body, **headers)
                 self.assertIn(answer.status, (400, 413, 415))
-            self.late_body(path)
+            for method in ("POST", "PUT") if path == "/classify" else ("POST",):
+                self.late_body(method, path)
         for path in self.gets + self.posts:
             if "fashion_vit" in path:
                 method = "POST" if path in self.posts else "GET"
                 self.ask(method, path.replace("fashion_vit", "other"), png() if method == "POST"
                          else None)
 
-    def late_body(self, path):
+    def late_body(self, method, path):
         data = png()
         with self.server.open_socket() as slow:
-            slow.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n"
+            slow.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n"
                          "\r\n".encode() + data[:9])
             for at in (9, 10):  # never silent for as long as the whole may take
                 time.sleep(0.6)
                 slow.sendall(data[at:at + 1] if at == 9 else data[at:])
             answer = answer_from(slow)
             self.assertEqual(answer.status, 408)
-            self.document.check(self, "POST", path, answer)
+            self.document.check(self, method, path, answer)
 
     def without_key(self):
         with self.serve("--api-key-file", self.keys):
@@ -243,12 +250,11 @@ class OpenApi(Case):
             return self.ask("POST", "/preprocess", data).status
 
     def failures(self):
-        for path in self.posts:
-            if path == "/preprocess":
-                continue
+        uploads = [("POST", path) for path in self.posts if path != "/preprocess"]
+        for method, path in [("PUT", "/classify"), *uploads]:
             self.command("fail")
             raw = {"Inference_Header_Content_Length": "0"} if path in self.posts[2:] else {}
-            self.assertEqual(self.ask("POST", path, png(), **raw).status, 500)
+            self.assertEqual(self.ask_once(method, path, png(), **raw).status, 500)
             self.get_all()  # the health checks say so
             self.command("ok")
             self.server.wait_ready()

@@ -57,7 +57,7 @@ class Served(ServerCase):
         answer = self.server.request("POST", "/", b"x")
         self.check_error(answer, 405, "method_not_allowed")
         self.assertEqual(answer.headers["allow"], "GET, HEAD, OPTIONS")
-        for path in ("/index.html", "/app.js/", "//app.js", "/../app.js", "/%2e%2e/models.json"):
+        for path in ("/index.html", "/app.js//", "//app.js", "/../app.js", "/%2e%2e/models.json"):
             self.check_error(self.server.request("GET", path), 404, "not_found")
 
     def test_while_starting(self):

@@ -1,5 +1,5 @@
 // libFuzzer entry for base64_decode(): what is accepted is exactly what an encoder makes of the
-// result, but for whitespace and the head of a data: URI.
+// result, but for whitespace, the head of a data: URI, the URL-safe alphabet and the padding.
 
 #include "base64.h"
 #include <stdlib.h>
@@ -28,13 +28,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
         length > 0 && memchr(bytes, ':', length) ? memchr(bytes, ',', length) : NULL;
     size_t count, kept = 0, room = base64_max_bytes(length);
     uint8_t *decoded = malloc(room > 0 ? room : 1);
-    char *again = malloc(room / 3 * 4 + 4), *plain = malloc(length + 1);
+    char *again = malloc(room / 3 * 4 + 4), *plain = malloc(length + 4);
     if (!decoded || !again || !plain)
         abort();
     if (base64_decode((const char *)bytes, length, decoded, &count) == STATUS_OK) {
         for (const uint8_t *c = comma ? comma + 1 : bytes; c < bytes + length; c++)
             if (!memchr(" \t\n\f\r", *c, 5))
-                plain[kept++] = (char)*c;
+                plain[kept++] = (char)(*c == '-' ? '+' : *c == '_' ? '/' : *c);
+        for (size_t digits = kept; digits % 4 != 0; digits++)
+            plain[kept++] = '=';
         if (count > room || encode(decoded, count, again) != kept ||
             memcmp(again, plain, kept) != 0)
             abort();

@@ -3,8 +3,8 @@
 // first line of the input is Inference-Header-Content-Length (none where it is empty), the rest is
 // the body.
 //   clang -fsanitize=fuzzer,address,undefined -Iinclude tests/fuzz/fuzz_oip.c server/oip_request.c
-//         server/oip_data.c server/oip_numbers.c server/base64.c server/json.c server/budget.c
-//         server/status.c -ljansson
+//         server/oip_data.c server/oip_numbers.c server/base64.c server/json.c server/utf8.c
+//         server/memory.c server/budget.c server/status.c -ljansson
 
 #include "oip_request.h"
 #include <stdlib.h>

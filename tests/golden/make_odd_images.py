@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Writes odd_images.txt: files with odd metadata and odd ends, and what Pillow makes of each.
 
-Line: name verdict file, the verdict being WIDTHxHEIGHT:fnv1a64 of the upright RGB pixels, or "refused", the
-file in hex. test_odd_images.c reads both. The Pillow of Debian 12 (9.4) is the measure; `make_odd_images.py
+Line: name verdict ours file, a verdict being WIDTHxHEIGHT:fnv1a64 of the upright RGB pixels, or "refused";
+ours is "same" but where we differ on purpose; the file is in hex. test_odd_images.c reads both. The Pillow of Debian 12 (9.4) is the measure; `make_odd_images.py
 compare`, run by another one, names the lines where that differs. And prefixes.txt: name, then the lengths from
 and to which Pillow opens the file of images/ though it is cut.
 """
@@ -87,10 +87,10 @@ def tiffs():
             yield f"type-{kind}-after-short-{name}", tiff(endian, orientation(8, 3, endian), one)
             yield f"short-after-type-{kind}-{name}", tiff(endian, one, orientation(8, 3, endian))
         for kind in (5, 10, 11, 12):
-            for label, numbers in (("half", (12, 2)), ("more", (13, 2)), ("nothing", (6, 0))):
+            for label, numbers in (("half", (12, 2)), ("more", (13, 2)), ("nothing", (6, 0)), ("zeros", (0, 0))):
                 content = struct.pack(endian + "2" + TYPES[kind][-1], *numbers)
                 if kind > 10:
-                    content = struct.pack(endian + TYPES[kind], {"half": 6.0, "more": 6.5, "nothing": float("nan")}[label])
+                    content = struct.pack(endian + TYPES[kind], {"half": 6.0, "more": 6.5, "nothing": float("nan"), "zeros": 0}[label])
                 yield f"type-{kind}-{label}-{name}", tiff(endian, (0x112, kind, 1, content))
         yield f"srational-negative-{name}", tiff(endian, (0x112, 10, 1, struct.pack(endian + "2l", -6, -1)))
         for kind, number in ((8, -6), (9, -6), (9, 65542), (4, 65542), (3, 0), (3, 9), (3, 256), (16, 6 << 32)):
@@ -115,6 +115,7 @@ def tiffs():
     yield "bigtiff-mark-be", tiff(">", orientation(6, 3, ">"), mark=b"MM\0+")
 
 
+H = tiff("<", orientation(8))
 A, B, NONE = tiff("<", orientation(6, 4)), tiff(">", orientation(3, 3, ">")), tiff("<", orientation(2, 3, "<", 0x128))
 
 
@@ -134,7 +135,7 @@ def jpegs():
         if name.startswith("type-"):
             yield "exif-" + name, jpeg(segment(0xE1, PREFIX + data))
     for name, data in {"garbage": b"garbage!", "of-7-bytes": A[:7], "bigtiff": b"II+\0" + A[4:]}.items():
-        yield "damaged-exif-" + name, jpeg(segment(0xE1, PREFIX + data))
+        yield "damaged-exif-" + name, jpeg(segment(0xE1, PREFIX + data)), JPEG
     parts = {"a": segment(0xE1, PREFIX + A), "b": segment(0xE1, PREFIX + B), "none": segment(0xE1, PREFIX + NONE),
              "empty": segment(0xE1, PREFIX), "short": segment(0xE1, PREFIX[:5]), "unnamed": segment(0xE1, b""),
              "xmp": segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="8"/>'),
@@ -209,6 +210,7 @@ def element(number):
 def notes():
     """Chunks that say something of the orientation."""
     yield from {"exif": chunk(b"eXIf", A), "exif-none": chunk(b"eXIf", NONE), "exif-empty": chunk(b"eXIf", b""),
+                "exif-of-9": chunk(b"eXIf", tiff(">", orientation(9, 3, ">"))),
                 "exif-text": plain(b"exif", B), "exif-text-prefixed": plain(b"exif", PREFIX + B),
                 "exif-text-empty": plain(b"exif", b"")}.items()
     for name, make in (("plain", plain), ("packed", packed), ("international", international)):
@@ -304,13 +306,14 @@ def pngs():
     yield "animation-note-in-the-second", png(animated, chunk(b"fcTL", frame) + every["xmp-international"])
     yield "animation-of-one", png(chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fcTL", frame),
                                   chunk(b"fcTL", b"\0\0\0\1" + frame[4:]) + every["xmp-international"])
-    yield "rows-missing", PNG[:PIXELS] + chunk(b"IDAT", zlib.compress(zlib.decompress(stream)[:56])) + end
+    yield "rows-missing", PNG[:PIXELS] + chunk(b"IDAT", zlib.compress(zlib.decompress(stream)[:56])) + end, b""
+    yield "pieces-of-another-kind", PNG[:PIXELS] + chunk(b"IDAT", stream[:40]) + chunk(b"iDAT", stream[40:]) + end
     yield from palettes()
     yield from damaged_notes()
 
 
 def damaged_notes():
-    """What Pillow refuses a picture for."""
+    """What Pillow refuses a picture for, and a file that shows what we do."""
     long = attribute(b"6").ljust((1 << 20) + 1)
     for name, note in {"exif-garbage": chunk(b"eXIf", b"garbage!"), "exif-of-7-bytes": chunk(b"eXIf", A[:7]),
                        "exif-prefixed": chunk(b"eXIf", PREFIX + A), "exif-bigtiff": chunk(b"eXIf", b"II+\0" + A[4:]),
@@ -320,12 +323,13 @@ def damaged_notes():
                        "xmp-over-a-megabyte": international(XMP, long, 1), "text-over-a-megabyte": packed(b"Comment", long),
                        "gamma-short": chunk(b"gAMA", b"\0"), "profile-of-colours": chunk(b"iCCP", b"x\0\1"),
                        "size-short": chunk(b"pHYs", b"x"), "transparency-short": chunk(b"tRNS", b"")}.items():
-        yield f"damaged-{name}-before", png(note)
-        yield f"damaged-{name}-after", png(b"", note)
-        yield f"damaged-{name}-and-xmp", png(note + international(XMP, attribute(b"8")))
-    yield "damaged-sum-of-exif", png(chunk(b"eXIf", A, 1))
-    yield "damaged-sum-of-text", png(chunk(b"tEXt", b"Comment\0text", 1))
-    yield "damaged-sum-of-unknown", png(chunk(b"prVt", b"data", 1))
+        instead = chunk(b"eXIf", A) if name == "exif-prefixed" else b""
+        yield f"damaged-{name}-before", png(note), png(instead)
+        yield f"damaged-{name}-after", png(b"", note), png(instead)
+        yield f"damaged-{name}-and-xmp", png(note + international(XMP, attribute(b"8"))), png(instead or chunk(b"eXIf", H))
+    yield "damaged-sum-of-exif", png(chunk(b"eXIf", A, 1)), PNG
+    yield "damaged-sum-of-text", png(chunk(b"tEXt", b"Comment\0text", 1)), PNG
+    yield "damaged-sum-of-unknown", png(chunk(b"prVt", b"data", 1)), PNG
 
 
 def palettes():
@@ -350,7 +354,8 @@ def webps():
             chunks = b"VP8X" + struct.pack("<II", 10, 8) + size + WEBP[12:]
             chunks += b"EXIF" + struct.pack("<I", len(exif)) + exif + bytes(len(exif) % 2)
             if name.startswith("type-"):
-                yield f"exif-{label}{name}", b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+                file = b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+                yield (f"exif-{label}{name}", file) + ((WEBP,) if data == b"garbage!" else ())
 
 
 def opened_prefixes(data):
@@ -376,14 +381,16 @@ def main():
     Image.init()
     if sys.argv[1:] == ["compare"]:
         with open(PATH) as file:
-            for name, expected, data in map(str.split, file):
+            for name, expected, _, data in map(str.split, file):
                 if verdict(bytes.fromhex(data)) != expected:
                     print(name, expected, verdict(bytes.fromhex(data)))
         return
     with open(PATH, "w") as file:
         for kind, make in (("jpeg", jpegs), ("png", pngs), ("webp", webps)):
-            for name, data in make():
-                file.write(f"{kind}-{name} {verdict(data)} {data.hex()}\n")
+            for name, data, *instead in make():
+                theirs, ours = verdict(data), verdict(instead[0]) if instead else "same"
+                ours = "same" if ours == theirs else ours
+                file.write(f"{kind}-{name} {theirs} {ours} {data.hex()}\n")
     write_prefixes()
 
 

@@ -307,7 +307,7 @@ def pngs():
     yield "animation-of-one", png(chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fcTL", frame),
                                   chunk(b"fcTL", b"\0\0\0\1" + frame[4:]) + every["xmp-international"])
     yield "rows-missing", PNG[:PIXELS] + chunk(b"IDAT", zlib.compress(zlib.decompress(stream)[:56])) + end, b""
-    yield "pieces-of-another-kind", PNG[:PIXELS] + chunk(b"IDAT", stream[:40]) + chunk(b"iDAT", stream[40:]) + end
+    yield "pieces-of-another-kind", PNG[:PIXELS] + chunk(b"IDAT", stream[:20]) + chunk(b"iDAT", stream[20:]) + end
     yield from palettes()
     yield from damaged_notes()
 

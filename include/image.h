@@ -1,8 +1,8 @@
 #pragma once
 // Encoded bytes (JPEG, PNG, WebP) -> RGB8, as Pillow's Image.open(...).convert("RGB") gives it:
-// gray is replicated, alpha dropped, a palette looked up, CMYK taken as Adobe's inverted kind. One
-// difference: 16-bit samples keep their high byte, where Pillow clips gray to white. Of an
-// animation it is the first frame. A picture goes to a sink row by row, and only the part of it
+// gray is replicated, alpha dropped, a palette looked up, CMYK taken as Adobe's inverted kind; and
+// turned as exif_transpose() does it. README.md says where we differ. Of an animation it is the
+// first frame. A picture goes to a sink row by row, and only the part of it
 // that the sink asks for; image_decode() keeps all of it. png_write() goes the other way.
 // Reentrant; nothing is shared between calls.
 
@@ -13,7 +13,7 @@
 
 struct image_limits {
     int64_t max_pixels;     // width * height; checked from the header, before any allocation
-    bool apply_orientation; // turn the picture as its EXIF orientation says
+    bool apply_orientation; // turn the picture as its metadata say
     // A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the sink's shortest side is
     // kept. Crops of photos then differ by 0.4 of 255 on average, 15 at most, from the exact ones.
     bool fast_decode;

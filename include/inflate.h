@@ -1,8 +1,10 @@
 #pragma once
-// A body without its Content-Encoding: the one door to zlib. Reentrant.
+// A body without its Content-Encoding, and the packed texts of PNG files: the one door to zlib.
+// Reentrant.
 
 #include "budget.h"
 #include "status.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,3 +28,12 @@ struct inflated {
 enum status inflate_body(const char *encoding, const uint8_t *bytes, size_t length,
                          size_t max_bytes, struct budget *budget, struct inflated *out) CHECKED;
 void inflate_release(struct inflated *inflated);
+
+// zlib's data as the texts of PNG files hold it, read as Pillow reads it: what is cut off is as
+// much as there is, what follows its end is nobody's business. *count: capacity + 1 if there is
+// more. False: damaged; also if there is no memory (memory.h notes it).
+bool inflate_text(const uint8_t *bytes, size_t length, uint8_t *out, size_t capacity,
+                  size_t *count);
+
+// The CRC-32 of what was summed up before, 0 at first, and these bytes.
+uint32_t inflate_crc(uint32_t crc, const uint8_t *bytes, size_t length);

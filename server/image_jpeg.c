@@ -19,10 +19,17 @@
 enum { JPEG_MIN_SCANS = 32, JPEG_MAX_SCANS = 256 };
 #define JPEG_SCANNED_PIXELS ((int64_t)1 << 31)
 
+enum {
+    JPEG_BLOCK = 1 << 16,    // Pillow's: what libjpeg sees of the file at a time
+    JPEG_MAX_PREFIXES = 256, // pictures without pixels that come before the one that has some
+};
+
 struct jpeg_reader {
     struct jpeg_decompress_struct cinfo; // its client_data is this reader
     struct jpeg_error_mgr errors;
     struct jpeg_source_mgr source;
+    const uint8_t *bytes, *seen, *end; // the file: its start, what the source has had, its end
+    bool complete;                     // all the rows are there
     struct jpeg_progress_mgr progress;
     int max_scans;
     jmp_buf escape;
@@ -73,21 +80,48 @@ static void jpeg_source_nothing(j_decompress_ptr cinfo)
     (void)cinfo;
 }
 
-// The source holds the whole file from the start: asking for more is the end of it. (libjpeg's own
-// memory source feigns an end marker there, which fills the rest of a truncated picture with gray.)
+static void jpeg_source_show(struct jpeg_reader *reader, const uint8_t *from)
+{
+    size_t room = (size_t)(reader->end - from);
+    size_t count = JPEG_BLOCK - (size_t)(from - reader->bytes) % JPEG_BLOCK;
+    reader->seen = from + (count < room ? count : room);
+    reader->source.next_input_byte = from;
+    reader->source.bytes_in_buffer = (size_t)(reader->seen - from);
+}
+
+// The end of the file before the end of the picture is damage. (libjpeg's own memory source feigns
+// an end marker there, which fills the rest of a truncated picture with gray.) Once all the rows
+// are there, a missing end marker is none, and nobody looks further than Pillow, which has had the
+// file in blocks: damage after the one that holds the last row is never seen.
 static boolean jpeg_source_fill(j_decompress_ptr cinfo)
 {
-    jpeg_escape((j_common_ptr)cinfo, status_fail(STATUS_BAD_IMAGE, "jpeg: premature end of file"));
+    struct jpeg_reader *reader = cinfo->client_data;
+    if (reader->complete)
+        return FALSE;
+    if (reader->seen == reader->end)
+        jpeg_escape((j_common_ptr)cinfo,
+                    status_fail(STATUS_BAD_IMAGE, "jpeg: premature end of file"));
+    jpeg_source_show(reader, reader->seen);
+    return TRUE;
 }
 
 static void jpeg_source_skip(j_decompress_ptr cinfo, long count)
 {
+    struct jpeg_reader *reader = cinfo->client_data;
+    struct jpeg_source_mgr *source = &reader->source;
     if (count <= 0)
         return;
-    if ((size_t)count > cinfo->src->bytes_in_buffer)
+    if ((size_t)count <= source->bytes_in_buffer) {
+        source->next_input_byte += count;
+        source->bytes_in_buffer -= (size_t)count;
+    } else if (reader->complete) {
+        source->bytes_in_buffer = 0;
+    } else if (count > reader->end - source->next_input_byte) {
+        reader->seen = reader->end;
         jpeg_source_fill(cinfo);
-    cinfo->src->next_input_byte += count;
-    cinfo->src->bytes_in_buffer -= (size_t)count;
+    } else {
+        jpeg_source_show(reader, source->next_input_byte + count);
+    }
 }
 
 // libjpeg may fail here already.
@@ -98,9 +132,9 @@ static void jpeg_reader_init(struct jpeg_reader *reader, const uint8_t *bytes, s
     reader->errors.error_exit = jpeg_error;
     reader->errors.output_message = jpeg_say_nothing;
     jpeg_create_decompress(&reader->cinfo);
+    reader->bytes = reader->seen = bytes;
+    reader->end = bytes + length;
     reader->source = (struct jpeg_source_mgr){
-        .next_input_byte = bytes,
-        .bytes_in_buffer = length,
         .init_source = jpeg_source_nothing,
         .fill_input_buffer = jpeg_source_fill,
         .skip_input_data = jpeg_source_skip,
@@ -131,14 +165,43 @@ static void cmyk_to_rgb(const uint8_t *inverted, uint8_t *rgb, int width)
     }
 }
 
-static int jpeg_orientation(const struct jpeg_decompress_struct *cinfo)
+static bool jpeg_stands_alone(uint8_t marker) // no length and no data follow
 {
-    static const char prefix[6] = "Exif\0";
-    for (jpeg_saved_marker_ptr marker = cinfo->marker_list; marker; marker = marker->next)
-        if (marker->data_length > sizeof prefix && memcmp(marker->data, prefix, sizeof prefix) == 0)
-            return exif_orientation(marker->data + sizeof prefix,
-                                    marker->data_length - sizeof prefix);
-    return 1;
+    return marker == 0xc8 || (marker >= 0xd0 && marker <= 0xd9) ||
+           (marker >= 0xf0 && marker <= 0xfd);
+}
+
+// Walks the markers up to the first scan as Pillow does. The first EXIF decides, be it a useless
+// one; libjpeg would tell nothing of those before a second start of the picture.
+static enum status jpeg_read_orientation(const uint8_t *bytes, size_t length, int *orientation)
+{
+    enum { SOF0 = 0xc0, SOS = 0xda, APP1 = 0xe1 };
+    *orientation = 0;
+    bool decided = false;
+    for (size_t at = 2; at + 4 <= length;) {
+        uint8_t marker = bytes[at + 1];
+        if (bytes[at] != 0xff || marker == 0xff) {
+            at++;
+        } else if (marker == 0 || jpeg_stands_alone(marker)) {
+            at += 2;
+        } else if (marker < SOF0) {
+            return status_fail(STATUS_BAD_IMAGE, "jpeg: byte %zu: no marker", at);
+        } else {
+            size_t segment = (size_t)bytes[at + 2] << 8 | bytes[at + 3];
+            segment = segment > 2 ? segment - 2 : 0;
+            at += 4;
+            if (segment > length - at || marker == SOS)
+                break;
+            if (!decided && marker == APP1 && segment >= 5 && memcmp(bytes + at, "Exif", 5) == 0) {
+                *orientation = exif_block_orientation(bytes + at, segment);
+                decided = true;
+            }
+            at += segment;
+        }
+    }
+    if (*orientation == 0)
+        *orientation = 1;
+    return STATUS_OK;
 }
 
 // How much smaller fast decoding makes the picture: what libjpeg does in the inverse DCT.
@@ -192,7 +255,8 @@ static void jpeg_read_rest(struct jpeg_decompress_struct *cinfo, JSAMPARRAY row)
         jpeg_skip_scanlines(cinfo, rest - 1);
     while (cinfo->output_scanline < cinfo->output_height)
         jpeg_read_scanlines(cinfo, row, 1);
-    jpeg_finish_decompress(cinfo); // reads up to the end marker: without one the file is truncated
+    ((struct jpeg_reader *)cinfo->client_data)->complete = true;
+    jpeg_finish_decompress(cinfo); // reads up to the end marker if there is one
 }
 
 static void jpeg_read_window(struct jpeg_decompress_struct *cinfo,
@@ -219,12 +283,22 @@ static void jpeg_read_window(struct jpeg_decompress_struct *cinfo,
     jpeg_read_rest(cinfo, lines);
 }
 
+// A picture without pixels is one for the tables of those that follow; programs for Flash put an
+// empty one before each of theirs.
+static enum status jpeg_read_headers(struct jpeg_decompress_struct *cinfo)
+{
+    for (int i = 0; i <= JPEG_MAX_PREFIXES; i++)
+        if (jpeg_read_header(cinfo, FALSE) != JPEG_HEADER_TABLES_ONLY)
+            return STATUS_OK;
+    return status_fail(STATUS_BAD_IMAGE, "jpeg: more than %d empty pictures before the first",
+                       JPEG_MAX_PREFIXES);
+}
+
 static enum status jpeg_read(struct jpeg_reader *reader, const struct image_limits *limits,
                              struct image_receiver *receiver, int shortest)
 {
     struct jpeg_decompress_struct *cinfo = &reader->cinfo;
-    jpeg_save_markers(cinfo, JPEG_APP0 + 1, 0xffff);
-    jpeg_read_header(cinfo, TRUE);
+    TRY(jpeg_read_headers(cinfo));
     int components = cinfo->num_components;
     if (components != 1 && components != 3 && components != 4)
         return status_fail(STATUS_BAD_IMAGE, "jpeg: %d colour components", components);
@@ -233,7 +307,9 @@ static enum status jpeg_read(struct jpeg_reader *reader, const struct image_limi
     struct image_size size = {(int)cinfo->image_width, (int)cinfo->image_height,
                               jpeg_reduction(cinfo, limits, shortest)};
     struct image_window window;
-    TRY(image_begin(receiver, &size, jpeg_orientation(cinfo), &window));
+    int orientation;
+    TRY(jpeg_read_orientation(reader->bytes, (size_t)(reader->end - reader->bytes), &orientation));
+    TRY(image_begin(receiver, &size, orientation, &window));
     reader->max_scans = jpeg_scans_allowed((int64_t)size.width * size.height);
     cinfo->out_color_space = components == 4 ? JCS_CMYK : JCS_RGB;
     cinfo->scale_num = 1;

@@ -1,19 +1,17 @@
-// PNG, by libspng, always whole: the orientation may come after the pixels. libspng scales 1, 2 and
-// 4-bit gray to 8 bits and keeps the high byte of 16; asked for RGB8 it ignores tRNS, gAMA and
-// sBIT, as we want.
+// PNG, by libspng, always whole: the orientation may come after the pixels. libspng sees no more of
+// the file than makes the pixels, as png_chunks.c serves it: what it thinks of the other chunks
+// would decide whether the picture opens. It scales 1, 2 and 4-bit gray to 8 bits and keeps the
+// high byte of 16.
 
-#include "exif.h"
 #include "image_format.h"
 #include "memory.h"
+#include "png_chunks.h"
 #include <stdlib.h>
 
 #include <spng.h>
 
 // libspng's own codes for it come from some of its places only.
 static struct spng_alloc memory = {memory_allocate, memory_resize, memory_clear, free};
-
-// Compressed text and colour profiles, which libspng unpacks although nobody asks: one, and all.
-enum { PNG_MAX_UNPACKED_BYTES = 1 << 20, PNG_MAX_ALL_UNPACKED_BYTES = 8 << 20 };
 
 static enum status png_status(int code)
 {
@@ -31,43 +29,30 @@ static enum status png_status(int code)
     }
 }
 
-static int png_read_header(spng_ctx *ctx, const uint8_t *bytes, size_t length,
+static int png_serve(spng_ctx *ctx, void *chunks, void *to, size_t count)
+{
+    (void)ctx;
+    return png_chunks_serve(chunks, to, count) ? SPNG_OK : SPNG_IO_EOF;
+}
+
+static int png_read_header(spng_ctx *ctx, struct png_chunks *chunks,
                            const struct image_limits *limits, struct spng_ihdr *header)
 {
     uint32_t side = limits->max_pixels < INT32_MAX ? (uint32_t)limits->max_pixels : INT32_MAX;
-    int code = spng_set_png_buffer(ctx, bytes, length);
+    int code = spng_set_png_stream(ctx, png_serve, chunks);
     if (!code)
         code = spng_set_image_limits(ctx, side, side);
-    if (!code) // chunks that are stored as they are take no more than the file
-        code =
-            spng_set_chunk_limits(ctx, PNG_MAX_UNPACKED_BYTES, length + PNG_MAX_ALL_UNPACKED_BYTES);
     if (!code)
         code = spng_get_ihdr(ctx, header);
     return code;
 }
 
-// A pixel may name an entry that the palette lacks. libspng makes it black; Pillow, whose palettes
-// start as a ramp of grays, the gray of its number.
-static int png_complete_palette(spng_ctx *ctx, int bit_depth)
-{
-    struct spng_plte palette;
-    int code = spng_get_plte(ctx, &palette);
-    if (code)
-        return code;
-    for (; palette.n_entries < 1u << bit_depth; palette.n_entries++) {
-        uint8_t gray = (uint8_t)palette.n_entries;
-        palette.entries[gray] = (struct spng_plte_entry){gray, gray, gray, 255};
-    }
-    return spng_set_plte(ctx, &palette);
-}
-
 // *image is the caller's to release, also where this fails.
-static enum status png_decode(spng_ctx *ctx, const uint8_t *bytes, size_t length,
-                              const struct image_limits *limits, struct image *image,
-                              int *orientation)
+static enum status png_decode(spng_ctx *ctx, struct png_chunks *chunks,
+                              const struct image_limits *limits, struct image *image)
 {
     struct spng_ihdr header;
-    TRY(png_status(png_read_header(ctx, bytes, length, limits, &header)));
+    TRY(png_status(png_read_header(ctx, chunks, limits, &header)));
     TRY(image_check_size("png", header.width, header.height, limits));
     *image = (struct image){.width = (int)header.width, .height = (int)header.height};
     size_t pixels = (size_t)header.width * header.height;
@@ -75,13 +60,19 @@ static enum status png_decode(spng_ctx *ctx, const uint8_t *bytes, size_t length
     if (!image->rgb)
         return status_fail(STATUS_OUT_OF_MEMORY, "png: no memory for %d x %d pixels", image->width,
                            image->height);
-    if (header.color_type == SPNG_COLOR_TYPE_INDEXED)
-        TRY(png_status(png_complete_palette(ctx, header.bit_depth)));
     TRY(png_status(spng_decode_image(ctx, image->rgb, pixels * 3, SPNG_FMT_RGB8, 0)));
-    TRY(png_status(spng_decode_chunks(ctx))); // the last CRC, the end; eXIf may come this late
-    struct spng_exif exif;
-    if (spng_get_exif(ctx, &exif) == SPNG_OK)
-        *orientation = exif_orientation((const uint8_t *)exif.data, exif.length);
+    return png_chunks_finish(chunks);
+}
+
+static enum status png_read(spng_ctx *ctx, struct png_chunks *chunks,
+                            const struct image_limits *limits, struct image_receiver *receiver,
+                            struct image *image)
+{
+    TRY(png_decode(ctx, chunks, limits, image));
+    struct image_size size = {image->width, image->height, 1};
+    struct image_window window;
+    TRY(image_begin(receiver, &size, png_notes_orientation(&chunks->notes), &window));
+    image_rows_of(receiver, image, &window);
     return STATUS_OK;
 }
 
@@ -92,17 +83,13 @@ enum status image_read_png(const uint8_t *bytes, size_t length, const struct ima
     if (!ctx)
         return memory_check("png", STATUS_OUT_OF_MEMORY);
     struct image image = {0};
-    int orientation = 1;
-    enum status status = png_decode(ctx, bytes, length, limits, &image, &orientation);
-    if (status == STATUS_OK) {
-        struct image_size size = {image.width, image.height, 1};
-        struct image_window window;
-        status = image_begin(receiver, &size, orientation, &window);
-        if (status == STATUS_OK)
-            image_rows_of(receiver, &image, &window);
-    }
+    struct png_chunks chunks;
+    enum status status = png_chunks_open(&chunks, bytes, length);
+    if (status == STATUS_OK)
+        status = png_read(ctx, &chunks, limits, receiver, &image);
     spng_ctx_free(ctx);
     image_release(&image);
+    png_chunks_release(&chunks);
     return memory_check("png", status);
 }
 

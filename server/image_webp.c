@@ -100,16 +100,12 @@ static enum status webp_open(const uint8_t *bytes, size_t length, WebPDemuxer **
 // Some programs put JPEG's prefix before the TIFF structure.
 static int webp_orientation(const WebPDemuxer *demuxer)
 {
-    static const char prefix[6] = "Exif\0";
     WebPChunkIterator exif;
     if (!WebPDemuxGetChunk(demuxer, "EXIF", 1, &exif))
         return 1;
-    bool prefixed =
-        exif.chunk.size >= sizeof prefix && memcmp(exif.chunk.bytes, prefix, sizeof prefix) == 0;
-    size_t skip = prefixed ? sizeof prefix : 0;
-    int orientation = exif_orientation(exif.chunk.bytes + skip, exif.chunk.size - skip);
+    int orientation = exif_block_orientation(exif.chunk.bytes, exif.chunk.size);
     WebPDemuxReleaseChunkIterator(&exif);
-    return orientation;
+    return orientation ? orientation : 1;
 }
 
 // What to decode of a frame for a window of it. Chroma is upsampled from samples up to two pixels

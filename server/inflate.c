@@ -1,6 +1,6 @@
 #define ZLIB_CONST
 #include "inflate.h"
-#include <stdbool.h>
+#include "memory.h"
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -136,4 +136,39 @@ void inflate_release(struct inflated *inflated)
     if (inflated->budget)
         budget_give(inflated->budget, (int64_t)inflated->capacity);
     *inflated = (struct inflated){0};
+}
+
+static void *allocate(void *context, unsigned count, unsigned bytes)
+{
+    (void)context;
+    return memory_allocate((size_t)count * bytes);
+}
+
+static void release(void *context, void *memory)
+{
+    (void)context;
+    free(memory);
+}
+
+bool inflate_text(const uint8_t *bytes, size_t length, uint8_t *out, size_t capacity, size_t *count)
+{
+    z_stream stream = {.zalloc = allocate, .zfree = release};
+    *count = 0;
+    if (length > UINT32_MAX || capacity > UINT32_MAX || inflateInit(&stream) != Z_OK)
+        return false;
+    stream.next_in = bytes;
+    stream.avail_in = (uInt)length;
+    stream.next_out = out;
+    stream.avail_out = (uInt)capacity;
+    int code = inflate(&stream, Z_SYNC_FLUSH);
+    *count = capacity - stream.avail_out;
+    if (code == Z_OK && stream.avail_in > 0)
+        *count = capacity + 1;
+    inflateEnd(&stream);
+    return code == Z_STREAM_END || code == Z_OK || code == Z_BUF_ERROR;
+}
+
+uint32_t inflate_crc(uint32_t crc, const uint8_t *bytes, size_t length)
+{
+    return (uint32_t)crc32_z(crc, bytes, length);
 }

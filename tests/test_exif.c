@@ -1,4 +1,5 @@
-// exif_orientation(): the right value, and 1 for everything malformed.
+// exif_orientation(): the right value, 1 for what is none, 0 for everything malformed. More of it,
+// against Pillow, is in test_odd_images.c.
 
 #include "exif.h"
 #include <setjmp.h>
@@ -35,14 +36,17 @@ static void checks_every_field(void **state)
         {19, 1, 1},    {19, 8, 8},             // other orientations
         {19, 0, 1},    {19, 9, 1},             // no orientations
         {18, 1, 1},                            // 262
-        {0, 'I', 1},   {1, 'I', 1},            // a broken mark
-        {2, 1, 1},     {3, 43, 1},             // another format
-        {4, 0xff, 1},  {6, 1, 1},              // the directory far away
-        {7, 24, 1},    {7, 25, 1},  {7, 0, 1}, // at the end; across the end; in the header
+        {0, 'I', 0},   {1, 'I', 0},            // a broken mark
+        {2, 1, 0},     {3, 43, 6},             // another format; BigTIFF's mark, taken for this one
+        {4, 0xff, 0},  {6, 1, 0},              // the directory far away
+        {7, 24, 0},    {7, 25, 0},  {7, 0, 0}, // at the end; across the end; in the header
         {8, 0xff, 6},                          // many entries, the first is good
-        {9, 0, 1},                             // no entry
-        {11, 0x13, 1}, {13, 4, 1},             // another tag; another type
-        {17, 2, 1},    {14, 1, 1},             // several values
+        {9, 0, 0},                             // no entry
+        {11, 0x13, 0},                         // another tag
+        {13, 8, 6},    {13, 4, 1},  {13, 1, 1}, // a signed one; 6 << 16; a byte, and it is none
+        {13, 0, 0},    {13, 17, 0}, {12, 1, 0}, // no types
+        {17, 2, 6},    {17, 0, 0},              // two values, the first counts; none
+        {17, 3, 0},    {14, 1, 0},              // values elsewhere, beyond the end
     };
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
         uint8_t tiff[sizeof good];
@@ -65,15 +69,48 @@ static void survives_every_truncation(void **state)
 {
     (void)state;
     for (size_t length = 0; length < sizeof good; length++)
-        assert_int_equal(orientation_of(good, length), length < 22 ? 1 : 6);
+        assert_int_equal(orientation_of(good, length), length < 22 ? 0 : 6);
+}
+
+// The values lie right at the end, or one byte further.
+static void reads_values_elsewhere(void **state)
+{
+    (void)state;
+    static const uint8_t tiff[34] = {'M', 'M', 0, 42, 0, 0,  0, 8, 0, 1,  0x01, 0x12,
+                                     0,   5,   0, 0,  0, 1,  0, 0, 0, 26, 0,    0,
+                                     0,   0,   0, 0,  0, 12, 0, 0, 0, 2};
+    uint8_t changed[sizeof tiff];
+    memcpy(changed, tiff, sizeof tiff);
+    assert_int_equal(orientation_of(tiff, sizeof tiff), 6);
+    assert_int_equal(orientation_of(tiff, sizeof tiff - 1), 0);
+    for (int offset = 27; offset < 256; offset++) {
+        changed[21] = (uint8_t)offset;
+        assert_int_equal(orientation_of(changed, sizeof changed), 0);
+    }
+    memset(changed + 18, 0xff, 4);
+    assert_int_equal(orientation_of(changed, sizeof changed), 0);
+    changed[21] = 26;
+    memset(changed + 14, 0xff, 4);
+    assert_int_equal(orientation_of(changed, sizeof changed), 0);
+}
+
+static void passes_over_a_prefix(void **state)
+{
+    (void)state;
+    uint8_t block[6 + sizeof good] = "Exif\0";
+    memcpy(block + 6, good, sizeof good);
+    assert_int_equal(exif_block_orientation(block, sizeof block), 6);
+    assert_int_equal(exif_block_orientation(good, sizeof good), 6);
+    for (size_t length = 0; length < 6 + 22; length++)
+        assert_int_equal(exif_block_orientation(block, length), 0);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(checks_every_field),
-        cmocka_unit_test(reads_both_byte_orders),
-        cmocka_unit_test(survives_every_truncation),
+        cmocka_unit_test(checks_every_field),        cmocka_unit_test(reads_both_byte_orders),
+        cmocka_unit_test(survives_every_truncation), cmocka_unit_test(reads_values_elsewhere),
+        cmocka_unit_test(passes_over_a_prefix),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

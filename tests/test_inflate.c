@@ -297,6 +297,50 @@ static void other_data_than_was_said(void **state)
     free(gzip.bytes);
 }
 
+// inflate_text() into a block of `capacity` bytes.
+static void unpacks(const uint8_t *bytes, size_t length, size_t capacity, bool sound, size_t count)
+{
+    uint8_t *copy = malloc(length ? length : 1), *out = malloc(capacity);
+    assert_non_null(copy);
+    assert_non_null(out);
+    if (length)
+        memcpy(copy, bytes, length);
+    size_t came = SIZE_MAX;
+    assert_int_equal(inflate_text(copy, length, out, capacity, &came), sound);
+    if (sound)
+        assert_int_equal(came, count);
+    free(copy);
+    free(out);
+}
+
+static void texts_of_pictures(void **state)
+{
+    (void)state;
+    struct packed text = pack_text(ZLIB, "a text that is not long"), raw = pack_text(RAW, "text");
+    uint8_t longer[256] = {0};
+    memcpy(longer, text.bytes, text.length);
+    unpacks(text.bytes, text.length, 100, true, 23);
+    unpacks(text.bytes, text.length, 23, true, 23);
+    unpacks(text.bytes, text.length, 22, true, 23); // one more than there is room for
+    unpacks(longer, sizeof longer, 100, true, 23);  // what follows
+    unpacks(text.bytes, text.length - 4, 100, true, 23);
+    unpacks(NULL, 0, 100, true, 0);
+    unpacks(text.bytes, 2, 100, true, 0);
+    longer[text.length - 1] ^= 1;
+    unpacks(longer, sizeof longer, 100, false, 0);
+    unpacks(raw.bytes, raw.length, 100, false, 0);
+    free(text.bytes);
+    free(raw.bytes);
+}
+
+static void checksums(void **state)
+{
+    (void)state;
+    const uint8_t *text = (const uint8_t *)"123456789"; // the known answer of CRC-32
+    assert_int_equal(inflate_crc(0, text, 9), 0xcbf43926);
+    assert_int_equal(inflate_crc(inflate_crc(0, text, 4), text + 4, 5), 0xcbf43926);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +353,8 @@ int main(void)
         cmocka_unit_test(every_changed_bit),
         cmocka_unit_test(what_follows_the_end),
         cmocka_unit_test(other_data_than_was_said),
+        cmocka_unit_test(texts_of_pictures),
+        cmocka_unit_test(checksums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,7 +95,7 @@ class Preprocess(ServerCase):
         self.check_error(answer, 400, "bad_request")
         self.assertIn("one image at a time, not 2", answer.json["error"])
         self.check_error(post(b""), 400, "no_image")
-        self.check_error(post(png()[:-20]), 400, "bad_image")
+        self.check_error(post(png()[:-40]), 400, "bad_image")
         self.check_error(post(b"no image"), 415, "unsupported_image")
         self.check_error(self.server.request("GET", "/preprocess"), 405, "method_not_allowed")
         self.crop(png())

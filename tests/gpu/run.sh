@@ -19,7 +19,7 @@ batches=${BATCHES:-1,2,4,8,16,28,32,56,64,84,112,128,168,224,256}
 out=results
 failed=
 patience=1
-[ ! -e emulated ] || patience=10
+[ ! -e emulated ] || patience=30
 
 [ $# -gt 0 ] || { sed -n '2,15s/^# *//p' "$0"; exit 2; }
 for file in commit vitserve vitserve_cuda.so test_kernels test_vit bench_kernels gpu_batches load \

@@ -2,36 +2,72 @@
 //
 // x (rows, C) fp32, rows x_stride apart; out (rows, C) dense. Mean first, then the variance around
 // it: two passes over a row that is in the nearest cache anyway, and no cancellation. The second
-// pass also corrects the mean by that of the deviations, which loses no digits to a large mean.
+// pass also corrects the mean by that of the deviations, which loses no digits to a large mean. The
+// order of the additions is written out, LANES sums side by side: left to the compiler it could
+// depend on where the row lies in memory.
 
 #include "kernels.h"
 #include "numeric.h"
 #include <math.h>
+
+enum { LANES = 2 * VECTOR_FLOATS }; // two chains, so that an addition need not wait for the last
+
+// The last of a row, fewer than LANES, go to the first lanes.
+static float sum_of_lanes(float lanes[LANES])
+{
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++)
+            lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+
+static float sum_of(const float *x, int C)
+{
+    float sums[LANES] = {0};
+    int c = 0;
+    for (; c + LANES <= C; c += LANES)
+        for (int i = 0; i < LANES; i++)
+            sums[i] += x[c + i];
+    for (int i = 0; c + i < C; i++)
+        sums[i] += x[c + i];
+    return sum_of_lanes(sums);
+}
+
+// The sum of what x differs from the mean by, and that of the squares.
+static float deviations(const float *x, int C, float mean, float *squares)
+{
+    float sums[LANES] = {0}, square_sums[LANES] = {0};
+    int c = 0;
+    for (; c + LANES <= C; c += LANES)
+        for (int i = 0; i < LANES; i++) {
+            float deviation = x[c + i] - mean;
+            sums[i] += deviation;
+            square_sums[i] = fused(deviation, deviation, square_sums[i]);
+        }
+    for (int i = 0; c + i < C; i++) {
+        float deviation = x[c + i] - mean;
+        sums[i] += deviation;
+        square_sums[i] = fused(deviation, deviation, square_sums[i]);
+    }
+    *squares = sum_of_lanes(square_sums);
+    return sum_of_lanes(sums);
+}
 
 // One of the outputs is NULL.
 static void layernorm_row(float *restrict out, uint16_t *restrict half_out, const float *restrict x,
                           const float *restrict weight, const float *restrict bias, int C,
                           float epsilon)
 {
-    float sum = 0.0f, deviations = 0.0f, squares = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int c = 0; c < C; c++)
-        sum += x[c];
-    float mean = sum / (float)C;
-#pragma omp simd reduction(+ : deviations, squares)
-    for (int c = 0; c < C; c++) {
-        deviations += x[c] - mean;
-        squares += (x[c] - mean) * (x[c] - mean);
-    }
-    float shift = deviations / (float)C;
+    float mean = sum_of(x, C) / (float)C, squares;
+    float shift = deviations(x, C, mean, &squares) / (float)C;
     float scale = 1.0f / sqrtf(squares / (float)C - shift * shift + epsilon);
     mean += shift;
     if (half_out)
         for (int c = 0; c < C; c++)
-            half_out[c] = bf16_from_float((x[c] - mean) * scale * weight[c] + bias[c]);
+            half_out[c] = bf16_from_float(fused((x[c] - mean) * scale, weight[c], bias[c]));
     else
         for (int c = 0; c < C; c++)
-            out[c] = (x[c] - mean) * scale * weight[c] + bias[c];
+            out[c] = fused((x[c] - mean) * scale, weight[c], bias[c]);
 }
 
 struct job {

@@ -2,13 +2,14 @@
 // connection a thread: so at a stop we can empty the backlog before we close it, and count work
 // from the moment a client was accepted. The library calls on_request() first with the headers,
 // then with each piece of the body, then once more when the body is complete; only the first and
-// the last call may queue a reply.
+// the last call may queue a reply. A reply in the first call goes out at once, and the library
+// closes the connection after it: on_completed() then reads what the client still sends.
 //
 // A server's counts are atomics: connection threads bump them, http_stop() watches them.
 
 #include "http.h"
+#include "arrival.h"
 #include "clock.h"
-#include "intake.h"
 #include "listener.h"
 #include "log.h"
 #include <errno.h>
@@ -34,10 +35,13 @@ struct http_server {
     struct http_options options;
     struct MHD_Daemon *daemon;
     struct listener *listener;
+    struct watch *watch;
+    bool tls;
     uint64_t id_seed;
     atomic_uint_fast64_t next_id;
     atomic_int connections; // accepted and not yet closed
     atomic_int fresh;       // of these, the ones that have not sent a request yet
+    atomic_int leaving;     // and the ones that are answered, but may still send
     atomic_bool draining;
     int n_peers;
     atomic_char peers[]; // enum peer, by descriptor
@@ -48,8 +52,9 @@ struct exchange {
     struct http_server *server;
     char id[129];
     int64_t arrived_ns;
-    struct intake intake;
-    bool late; // the body was not there in time: what is left of it is thrown away
+    struct arrival arrival;
+    bool last;   // the connection closes after the reply
+    bool unread; // and its client may still be sending a body
 };
 
 const char *http_header(const struct http_request *request, const char *name)
@@ -117,7 +122,7 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
         complete =
             MHD_add_response_header(reply, response->headers[i].name, response->headers[i].value) &&
             complete;
-    if (atomic_load(&exchange->server->draining))
+    if (exchange->last)
         complete = MHD_add_response_header(reply, "Connection", "close") && complete;
     // Better no answer than one that lacks a header for want of memory.
     enum MHD_Result result =
@@ -136,20 +141,13 @@ static struct http_request describe(struct exchange *exchange, struct MHD_Connec
 {
     return (struct http_request){.method = method,
                                  .path = path,
-                                 .body = exchange->intake.bytes,
-                                 .body_length = exchange->intake.length,
+                                 .body = exchange->arrival.intake.bytes,
+                                 .body_length = exchange->arrival.intake.length,
                                  .id = exchange->id,
                                  .arrived_ns = exchange->arrived_ns,
                                  .deadline_ns = deadline(exchange),
                                  .budget = &exchange->server->options.load->bytes,
                                  .connection = connection};
-}
-
-// The library closes a connection that is silent for so long; it counts whole seconds.
-static void allow_silence(struct MHD_Connection *connection, int64_t ms)
-{
-    unsigned seconds = (unsigned)((ms + 999) / 1000);
-    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
 }
 
 static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *connection,
@@ -159,8 +157,9 @@ static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *
     struct http_request request = describe(exchange, connection, method, path);
     struct http_response response = {0};
     request.refused = refused;
-    allow_silence(connection, options->idle_timeout_ms);
     enum status status = options->handler(options->context, &request, &response);
+    exchange->unread = refused != STATUS_OK;
+    exchange->last = exchange->unread || atomic_load(&exchange->server->draining);
     return queue_response(exchange, connection, status, &response);
 }
 
@@ -178,9 +177,9 @@ static enum status begin_body(struct exchange *exchange, struct MHD_Connection *
 {
     const struct http_options *options = &exchange->server->options;
     struct http_request request = describe(exchange, connection, method, path);
-    MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &exchange->intake);
+    MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &exchange->arrival.intake);
     TRY(options->admit(options->context, &request));
-    return intake_begin(&exchange->intake);
+    return arrival_begin(&exchange->arrival);
 }
 
 static enum MHD_Result begin_request(struct http_server *server, struct MHD_Connection *connection,
@@ -191,37 +190,19 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
         return MHD_NO;
     exchange->server = server;
     exchange->arrived_ns = clock_ns();
-    exchange->intake = (struct intake){.budget = &server->options.load->bytes,
-                                       .max_bytes = server->options.max_body_bytes};
+    exchange->arrival = (struct arrival){.watch = server->watch,
+                                         .fd = descriptor(connection),
+                                         .timeout_ms = server->options.request_timeout_ms,
+                                         .intake = {.budget = &server->options.load->bytes,
+                                                    .max_bytes = server->options.max_body_bytes}};
+    arrival_init(&exchange->arrival);
     choose_id(exchange, connection);
     *state = exchange;
     atomic_fetch_add(&server->options.load->requests, 1);
     if (atomic_exchange(&server->peers[descriptor(connection)], PEER_USED) == PEER_FRESH)
         atomic_fetch_sub(&server->fresh, 1);
-    // A body that was promised holds its part of the budget: not for longer than it has time.
-    if (server->options.request_timeout_ms < server->options.idle_timeout_ms)
-        allow_silence(connection, server->options.request_timeout_ms);
     enum status status = begin_body(exchange, connection, method, path);
     return status == STATUS_OK ? MHD_YES : answer(exchange, connection, method, path, status);
-}
-
-static enum status body_late(const struct http_server *server)
-{
-    return status_fail(STATUS_BODY_TIMEOUT, "the body was not there within %lld ms",
-                       (long long)server->options.request_timeout_ms);
-}
-
-// No reply can be queued while the body still arrives. So one that is late is taken to its end,
-// but not kept, for as long again.
-static enum status take_piece(struct exchange *exchange, const char *data, size_t length)
-{
-    int64_t now = clock_ns(), end = deadline(exchange);
-    if (now <= end)
-        return intake_append(&exchange->intake, data, length);
-    if (!exchange->late)
-        intake_release(&exchange->intake);
-    exchange->late = true;
-    return now - end <= end - exchange->arrived_ns ? STATUS_OK : body_late(exchange->server);
 }
 
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection,
@@ -234,9 +215,8 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     if (!exchange)
         return begin_request(server, connection, method, path, state);
     if (*data_length == 0)
-        return answer(exchange, connection, method, path,
-                      exchange->late ? body_late(server) : STATUS_OK);
-    enum status status = take_piece(exchange, data, *data_length);
+        return answer(exchange, connection, method, path, arrival_end(&exchange->arrival));
+    enum status status = arrival_append(&exchange->arrival, data, *data_length);
     if (status != STATUS_OK) {
         log_info("%s %s %s: connection closed: %s", exchange->id, method, path,
                  status_detail(status));
@@ -246,16 +226,36 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return MHD_YES;
 }
 
+// The reply has been sent and the library is about to close. The client of a refused body is told
+// that nothing follows, then given time to close its end; under TLS that message is the library's
+// to send, and comes when the client has fallen silent. One whose body was taken sends, if anything,
+// requests ahead.
+static void leave(struct exchange *exchange)
+{
+    const bool tls = exchange->server->tls;
+    const int64_t quiet_ms = !exchange->unread ? 0 : tls ? 500 : LEAVINGS_MS;
+    if (!tls)
+        shutdown(exchange->arrival.fd, SHUT_WR);
+    leavings_read(&exchange->arrival.leavings, exchange->arrival.fd, quiet_ms);
+}
+
+// On the connection's thread. A connection is counted as leaving before its request is no more, so
+// that a drain misses neither.
 static void on_completed(void *context, struct MHD_Connection *connection, void **state,
                          enum MHD_RequestTerminationCode code)
 {
-    (void)connection, (void)code;
-    const struct http_server *server = context;
+    (void)connection;
+    struct http_server *server = context;
     struct exchange *exchange = *state;
     if (!exchange)
         return;
-    intake_release(&exchange->intake);
+    const bool leaves = exchange->last && code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    arrival_release(&exchange->arrival);
+    atomic_fetch_add(&server->leaving, leaves);
     atomic_fetch_sub(&server->options.load->requests, 1);
+    if (leaves)
+        leave(exchange);
+    atomic_fetch_sub(&server->leaving, leaves);
     free(exchange);
     *state = NULL;
 }
@@ -320,6 +320,7 @@ static enum status start(struct http_server *server)
 {
     if (getrandom(&server->id_seed, sizeof server->id_seed, 0) < 0)
         return status_fail(STATUS_IO, "no random numbers: %s", strerror(errno));
+    TRY(watch_start(&server->watch));
     const struct http_options *options = &server->options;
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
                      MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG;
@@ -352,6 +353,7 @@ static void release(struct http_server *server)
 {
     if (server->daemon)
         MHD_stop_daemon(server->daemon);
+    watch_stop(server->watch);
     free(server);
 }
 
@@ -365,6 +367,7 @@ enum status http_start(const struct http_options *options, struct http_server **
         return status_fail(STATUS_OUT_OF_MEMORY, "http: out of memory");
     server->n_peers = n_peers;
     server->options = *options;
+    server->tls = options->tls_key;
     enum status status = start(server);
     if (status != STATUS_OK) {
         release(server);
@@ -379,7 +382,7 @@ const char *http_address(const struct http_server *server)
     return listener_address(server->listener);
 }
 
-// Until every request in work is answered. A connection that was accepted but has not sent its
+// Until every request in work is answered and its client has what it was sent. A connection that was accepted but has not sent its
 // request yet counts for a second: longer, and an idle client could hold the stop.
 static void drain(struct http_server *server, int64_t timeout_ms, bool (*hurry)(void))
 {
@@ -389,7 +392,7 @@ static void drain(struct http_server *server, int64_t timeout_ms, bool (*hurry)(
         int64_t elapsed_ms = (clock_ns() - start) / 1000000;
         bool fresh = atomic_load(&server->fresh) > 0 && elapsed_ms < fresh_ms;
         int requests = atomic_load(&server->options.load->requests);
-        if (requests == 0 && !fresh)
+        if (requests == 0 && !fresh && atomic_load(&server->leaving) == 0)
             return;
         if (elapsed_ms >= timeout_ms || hurry()) {
             log_warning("stopping with %d requests unanswered", requests);

@@ -12,7 +12,7 @@
 struct arrival {
     struct watch *watch;
     int fd;
-    int64_t timeout_ms; // for all of the body
+    int64_t timeout_ms;    // for all of the body
     pthread_mutex_t mutex; // guards intake, late and refused: the watch, too, looks at them
     struct intake intake;
     bool late;

@@ -5,13 +5,14 @@
 // the last call may queue a reply. A reply in the first call goes out at once, and the library
 // closes the connection after it: on_completed() then reads what the client still sends.
 //
-// A server's counts are atomics: connection threads bump them, http_stop() watches them.
+// What http_stop() waits for are atomics, which the connections' threads count.
 
 #include "http.h"
 #include "arrival.h"
 #include "clock.h"
 #include "listener.h"
 #include "log.h"
+#include "peers.h"
 #include <errno.h>
 #include <limits.h>
 #include <microhttpd.h>
@@ -25,11 +26,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { THREAD_STACK_BYTES = 512 * 1024, MAX_DESCRIPTORS = 1 << 20 };
-
-// What we know of the connection with a descriptor. The library says when it closes one, but not if
-// it had no memory to begin with it: that is seen when its descriptor comes back with another.
-enum peer { PEER_NONE, PEER_FRESH, PEER_USED }; // no request yet, and one at least
+enum { THREAD_STACK_BYTES = 512 * 1024 };
 
 struct http_server {
     struct http_options options;
@@ -39,12 +36,9 @@ struct http_server {
     bool tls;
     uint64_t id_seed;
     atomic_uint_fast64_t next_id;
-    atomic_int connections; // accepted and not yet closed
-    atomic_int fresh;       // of these, the ones that have not sent a request yet
-    atomic_int leaving;     // and the ones that are answered, but may still send
+    struct peers *peers;
+    atomic_int leaving; // connections that are answered, but may still send
     atomic_bool draining;
-    int n_peers;
-    atomic_char peers[]; // enum peer, by descriptor
 };
 
 // One request while it arrives.
@@ -199,8 +193,7 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
     choose_id(exchange, connection);
     *state = exchange;
     atomic_fetch_add(&server->options.load->requests, 1);
-    if (atomic_exchange(&server->peers[descriptor(connection)], PEER_USED) == PEER_FRESH)
-        atomic_fetch_sub(&server->fresh, 1);
+    peers_keep(server->peers, descriptor(connection), exchange);
     enum status status = begin_body(exchange, connection, method, path);
     return status == STATUS_OK ? MHD_YES : answer(exchange, connection, method, path, status);
 }
@@ -228,8 +221,8 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 
 // The reply has been sent and the library is about to close. The client of a refused body is told
 // that nothing follows, then given time to close its end; under TLS that message is the library's
-// to send, and comes when the client has fallen silent. One whose body was taken sends, if anything,
-// requests ahead.
+// to send, and comes when the client has fallen silent. One whose body was taken sends, if
+// anything, requests ahead.
 static void leave(struct exchange *exchange)
 {
     const bool tls = exchange->server->tls;
@@ -239,20 +232,24 @@ static void leave(struct exchange *exchange)
     leavings_read(&exchange->arrival.leavings, exchange->arrival.fd, quiet_ms);
 }
 
+static void end_request(struct exchange *exchange)
+{
+    arrival_release(&exchange->arrival);
+    atomic_fetch_sub(&exchange->server->options.load->requests, 1);
+}
+
 // On the connection's thread. A connection is counted as leaving before its request is no more, so
 // that a drain misses neither.
 static void on_completed(void *context, struct MHD_Connection *connection, void **state,
                          enum MHD_RequestTerminationCode code)
 {
-    (void)connection;
     struct http_server *server = context;
-    struct exchange *exchange = *state;
+    struct exchange *exchange = peers_take(server->peers, descriptor(connection));
     if (!exchange)
         return;
     const bool leaves = exchange->last && code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
-    arrival_release(&exchange->arrival);
     atomic_fetch_add(&server->leaving, leaves);
-    atomic_fetch_sub(&server->options.load->requests, 1);
+    end_request(exchange);
     if (leaves)
         leave(exchange);
     atomic_fetch_sub(&server->leaving, leaves);
@@ -260,13 +257,15 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     *state = NULL;
 }
 
+// Version 1.0.1 never completes a request for whose error it has no memory (a chunk's line that is
+// too long), which a stop would then wait for: what is left of a connection ends with it.
 static void forget(struct http_server *server, int fd)
 {
-    char peer = atomic_exchange(&server->peers[fd], PEER_NONE);
-    if (peer == PEER_FRESH)
-        atomic_fetch_sub(&server->fresh, 1);
-    if (peer != PEER_NONE)
-        atomic_fetch_sub(&server->connections, 1);
+    struct exchange *left = peers_take(server->peers, fd);
+    if (left)
+        end_request(left);
+    free(left);
+    peers_remove(server->peers, fd);
 }
 
 // Comes before the descriptor is closed.
@@ -299,17 +298,12 @@ static void on_library_message(void *context, const char *format, va_list args)
 static void on_accept(void *context, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct http_server *server = context;
-    if (fd < server->n_peers)
-        forget(server, fd);
-    if (fd >= server->n_peers ||
-        atomic_load(&server->connections) >= server->options.max_connections) {
-        log_debug("connection refused: there are %d already", atomic_load(&server->connections));
+    forget(server, fd);
+    if (!peers_add(server->peers, fd, server->options.max_connections)) {
+        log_debug("connection refused: there are %d already", peers_count(server->peers));
         close(fd);
         return;
     }
-    atomic_store(&server->peers[fd], PEER_FRESH);
-    atomic_fetch_add(&server->connections, 1);
-    atomic_fetch_add(&server->fresh, 1);
     if (MHD_add_connection(server->daemon, fd, address, length) != MHD_YES) {
         log_debug("connection refused: %s", strerror(errno));
         forget(server, fd);
@@ -320,6 +314,7 @@ static enum status start(struct http_server *server)
 {
     if (getrandom(&server->id_seed, sizeof server->id_seed, 0) < 0)
         return status_fail(STATUS_IO, "no random numbers: %s", strerror(errno));
+    TRY(peers_create(&server->peers));
     TRY(watch_start(&server->watch));
     const struct http_options *options = &server->options;
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
@@ -354,18 +349,15 @@ static void release(struct http_server *server)
     if (server->daemon)
         MHD_stop_daemon(server->daemon);
     watch_stop(server->watch);
+    peers_free(server->peers);
     free(server);
 }
 
 enum status http_start(const struct http_options *options, struct http_server **out)
 {
-    const long limit = sysconf(_SC_OPEN_MAX);
-    const int n_peers = limit > 0 && limit < MAX_DESCRIPTORS ? (int)limit : MAX_DESCRIPTORS;
-    struct http_server *server =
-        calloc(1, sizeof *server + sizeof *server->peers * (size_t)n_peers);
+    struct http_server *server = calloc(1, sizeof *server);
     if (!server)
         return status_fail(STATUS_OUT_OF_MEMORY, "http: out of memory");
-    server->n_peers = n_peers;
     server->options = *options;
     server->tls = options->tls_key;
     enum status status = start(server);
@@ -382,15 +374,16 @@ const char *http_address(const struct http_server *server)
     return listener_address(server->listener);
 }
 
-// Until every request in work is answered and its client has what it was sent. A connection that was accepted but has not sent its
-// request yet counts for a second: longer, and an idle client could hold the stop.
+// Until every request in work is answered and its client has what it was sent. A connection that
+// was accepted but has not sent its request yet counts for a second: longer, and an idle client
+// could hold the stop.
 static void drain(struct http_server *server, int64_t timeout_ms, bool (*hurry)(void))
 {
     const int64_t fresh_ms = 1000;
     int64_t start = clock_ns();
     for (;;) {
         int64_t elapsed_ms = (clock_ns() - start) / 1000000;
-        bool fresh = atomic_load(&server->fresh) > 0 && elapsed_ms < fresh_ms;
+        bool fresh = peers_fresh(server->peers) > 0 && elapsed_ms < fresh_ms;
         int requests = atomic_load(&server->options.load->requests);
         if (requests == 0 && !fresh && atomic_load(&server->leaving) == 0)
             return;

@@ -10,8 +10,8 @@
 #include <string.h>
 
 struct watch {
-    pthread_mutex_t mutex; // guards the rest, and is held while an item is called
-    pthread_cond_t nearer; // than wake_ns, or the stop
+    pthread_mutex_t mutex;   // guards the rest, and is held while an item is called
+    pthread_cond_t nearer;   // than wake_ns, or the stop
     struct watch_item items; // the list begins and ends here
     int64_t wake_ns;
     bool stopping;

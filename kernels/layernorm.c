@@ -3,54 +3,63 @@
 // x (rows, C) fp32, rows x_stride apart; out (rows, C) dense. Mean first, then the variance around
 // it: two passes over a row that is in the nearest cache anyway, and no cancellation. The second
 // pass also corrects the mean by that of the deviations, which loses no digits to a large mean. The
-// order of the additions is written out, LANES sums side by side: left to the compiler it could
-// depend on where the row lies in memory.
+// order of the additions is written out: left to the compiler it could depend on where the row lies
+// in memory.
 
 #include "kernels.h"
 #include "numeric.h"
+#include "vector.h"
 #include <math.h>
+#include <string.h>
 
-enum { LANES = 2 * VECTOR_FLOATS }; // two chains, so that an addition need not wait for the last
+enum { STEP = 2 * VECTOR_FLOATS }; // two sums, so that an addition need not wait for the last
 
-// The last of a row, fewer than LANES, go to the first lanes.
-static float sum_of_lanes(float lanes[LANES])
+static float sum_of_lanes(vector lanes)
 {
-    for (int width = LANES / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++)
-            lanes[i] += lanes[i + width];
-    return lanes[0];
+    typedef float quad __attribute__((vector_size(16)));
+    quad quads[VECTOR_BYTES / 16], sum;
+    memcpy(quads, &lanes, sizeof lanes);
+    sum = quads[0];
+    for (int i = 1; i < VECTOR_BYTES / 16; i++)
+        sum += quads[i];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 static float sum_of(const float *x, int C)
 {
-    float sums[LANES] = {0};
+    vector sums[2] = {{0}};
+    float rest = 0.0f;
     int c = 0;
-    for (; c + LANES <= C; c += LANES)
-        for (int i = 0; i < LANES; i++)
-            sums[i] += x[c + i];
-    for (int i = 0; c + i < C; i++)
-        sums[i] += x[c + i];
-    return sum_of_lanes(sums);
+    for (; c + STEP <= C; c += STEP) {
+        sums[0] += vector_load(x + c);
+        sums[1] += vector_load(x + c + VECTOR_FLOATS);
+    }
+    for (; c < C; c++)
+        rest += x[c];
+    return sum_of_lanes(sums[0] + sums[1]) + rest;
 }
 
 // The sum of what x differs from the mean by, and that of the squares.
 static float deviations(const float *x, int C, float mean, float *squares)
 {
-    float sums[LANES] = {0}, square_sums[LANES] = {0};
+    vector sums[2] = {{0}}, square_sums[2] = {{0}};
+    float rest = 0.0f, square_rest = 0.0f;
     int c = 0;
-    for (; c + LANES <= C; c += LANES)
-        for (int i = 0; i < LANES; i++) {
-            float deviation = x[c + i] - mean;
-            sums[i] += deviation;
-            square_sums[i] = fused(deviation, deviation, square_sums[i]);
-        }
-    for (int i = 0; c + i < C; i++) {
-        float deviation = x[c + i] - mean;
-        sums[i] += deviation;
-        square_sums[i] = fused(deviation, deviation, square_sums[i]);
+    for (; c + STEP <= C; c += STEP) {
+        vector first = vector_load(x + c) - mean,
+               second = vector_load(x + c + VECTOR_FLOATS) - mean;
+        sums[0] += first;
+        sums[1] += second;
+        square_sums[0] = vector_multiply_add(first, first, square_sums[0]);
+        square_sums[1] = vector_multiply_add(second, second, square_sums[1]);
     }
-    *squares = sum_of_lanes(square_sums);
-    return sum_of_lanes(sums);
+    for (; c < C; c++) {
+        float deviation = x[c] - mean;
+        rest += deviation;
+        square_rest = fused(deviation, deviation, square_rest);
+    }
+    *squares = sum_of_lanes(square_sums[0] + square_sums[1]) + square_rest;
+    return sum_of_lanes(sums[0] + sums[1]) + rest;
 }
 
 // One of the outputs is NULL.

@@ -7,6 +7,7 @@
 // forbids it (-ffp-contract=off), and what is to be fused says so.
 
 #include "kernels.h"
+#include <string.h>
 #if defined __FMA__ || defined __AVX512F__
 #include <immintrin.h>
 #elif defined __aarch64__
@@ -14,6 +15,13 @@
 #endif
 
 typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
+
+static inline vector vector_load(const float *values)
+{
+    vector loaded;
+    memcpy(&loaded, values, sizeof loaded);
+    return loaded;
+}
 
 // a * b + c, rounded once where the processor can.
 static inline __attribute__((always_inline)) vector vector_multiply_add(vector a, vector b,

@@ -125,21 +125,17 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
     return result;
 }
 
-static int64_t deadline(const struct exchange *exchange)
-{
-    return exchange->arrived_ns + exchange->server->options.request_timeout_ms * 1000000;
-}
-
 static struct http_request describe(struct exchange *exchange, struct MHD_Connection *connection,
                                     const char *method, const char *path)
 {
+    const int64_t time_ns = exchange->server->options.request_timeout_ms * 1000000;
     return (struct http_request){.method = method,
                                  .path = path,
                                  .body = exchange->arrival.intake.bytes,
                                  .body_length = exchange->arrival.intake.length,
                                  .id = exchange->id,
                                  .arrived_ns = exchange->arrived_ns,
-                                 .deadline_ns = deadline(exchange),
+                                 .deadline_ns = exchange->arrived_ns + time_ns,
                                  .budget = &exchange->server->options.load->bytes,
                                  .connection = connection};
 }
@@ -219,15 +215,13 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return MHD_YES;
 }
 
-// The reply has been sent and the library is about to close. The client of a refused body is told
-// that nothing follows, then given time to close its end; under TLS that message is the library's
-// to send, and comes when the client has fallen silent. One whose body was taken sends, if
-// anything, requests ahead.
+// The reply has been sent and the library is about to close. A refused client is told that nothing
+// follows and given time to close its end; under TLS the library tells it, after a silence. One
+// whose body was taken has sent requests ahead, if anything.
 static void leave(struct exchange *exchange)
 {
-    const bool tls = exchange->server->tls;
-    const int64_t quiet_ms = !exchange->unread ? 0 : tls ? 500 : LEAVINGS_MS;
-    if (!tls)
+    const int64_t quiet_ms = !exchange->unread ? 0 : exchange->server->tls ? 500 : LEAVINGS_MS;
+    if (!exchange->server->tls)
         shutdown(exchange->arrival.fd, SHUT_WR);
     leavings_read(&exchange->arrival.leavings, exchange->arrival.fd, quiet_ms);
 }
@@ -238,8 +232,7 @@ static void end_request(struct exchange *exchange)
     atomic_fetch_sub(&exchange->server->options.load->requests, 1);
 }
 
-// On the connection's thread. A connection is counted as leaving before its request is no more, so
-// that a drain misses neither.
+// On the connection's thread. A drain must miss neither its request nor its leaving.
 static void on_completed(void *context, struct MHD_Connection *connection, void **state,
                          enum MHD_RequestTerminationCode code)
 {

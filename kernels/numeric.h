@@ -1,6 +1,10 @@
 #pragma once
 // Private to the CPU backend: functions of one value, without branches, so that loops over them
 // vectorise.
+//
+// A value's result has the same bits in a vector and in what is left over behind the last one,
+// whatever surrounds it: each operation here is one of IEEE 754, and none may be fused with another
+// (-ffp-contract=off) but by fused().
 
 #include <math.h>
 #ifdef __AVX512BF16__
@@ -13,6 +17,17 @@ union float_bits {
     float value;
     uint32_t bits;
 };
+
+// a * b + c, rounded once where the processor has an instruction for it; fmaf() without one is a
+// call.
+static inline float fused(float a, float b, float c)
+{
+#if defined __FMA__ || defined __aarch64__
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
 
 static inline float bf16_to_float(uint16_t half)
 {
@@ -33,15 +48,15 @@ static inline float exp_negative(float x)
 {
     x = x < -87.0f ? -87.0f : x;
     float n = rintf(x * 0x1.715476p+0f);
-    float r = x - n * 0x1.62e4p-1f - n * 0x1.7f7d1cp-20f;
+    float r = fused(n, -0x1.7f7d1cp-20f, fused(n, -0x1.62e4p-1f, x));
     float p = 1.0f / 5040.0f;
-    p = p * r + 1.0f / 720.0f;
-    p = p * r + 1.0f / 120.0f;
-    p = p * r + 1.0f / 24.0f;
-    p = p * r + 1.0f / 6.0f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
+    p = fused(p, r, 1.0f / 720.0f);
+    p = fused(p, r, 1.0f / 120.0f);
+    p = fused(p, r, 1.0f / 24.0f);
+    p = fused(p, r, 1.0f / 6.0f);
+    p = fused(p, r, 0.5f);
+    p = fused(p, r, 1.0f);
+    p = fused(p, r, 1.0f);
     return p * (union float_bits){.bits = (uint32_t)((int32_t)n + 127) << 23}.value;
 }
 
@@ -51,17 +66,17 @@ static inline float exp_negative(float x)
 static inline float gelu(float x)
 {
     float size = x < 0.0f ? -x : x;
-    float t = 1.0f / (1.0f + 0.3f * size);
+    float t = 1.0f / fused(0.3f, size, 1.0f);
     float p = 0.0367419841f;
-    p = p * t - 0.16168103f;
-    p = p * t + 0.214135835f;
-    p = p * t - 0.060922575f;
-    p = p * t + 0.132441492f;
-    p = p * t + 0.0987188587f;
-    p = p * t + 0.120949123f;
-    p = p * t + 0.11961627f;
+    p = fused(p, t, -0.16168103f);
+    p = fused(p, t, 0.214135835f);
+    p = fused(p, t, -0.060922575f);
+    p = fused(p, t, 0.132441492f);
+    p = fused(p, t, 0.0987188587f);
+    p = fused(p, t, 0.120949123f);
+    p = fused(p, t, 0.11961627f);
     float tail = p * t * exp_negative(-0.5f * size * size);
-    return (x < 0.0f ? 0.0f : x) - size * tail;
+    return fused(-size, tail, x < 0.0f ? 0.0f : x);
 }
 
 // The same to 4e-5 + 4e-8 |x|, for what is stored in bf16: Phi(x) = 1/2 + x P(x^2) up to
@@ -71,15 +86,15 @@ static inline float gelu_half(float x)
     float c = x > -4.375f ? x : -4.375f;
     c = c < 4.375f ? c : 4.375f;
     float square = c * c, p = 3.67359303e-11f;
-    p = p * square - 3.83426801e-09f;
-    p = p * square + 1.76618968e-07f;
-    p = p * square - 4.76716286e-06f;
-    p = p * square + 8.46928961e-05f;
-    p = p * square - 0.00105712214f;
-    p = p * square + 0.00964897685f;
-    p = p * square - 0.0660837069f;
-    p = p * square + 0.398762941f;
-    return x * (c * p + 0.5f);
+    p = fused(p, square, -3.83426801e-09f);
+    p = fused(p, square, 1.76618968e-07f);
+    p = fused(p, square, -4.76716286e-06f);
+    p = fused(p, square, 8.46928961e-05f);
+    p = fused(p, square, -0.00105712214f);
+    p = fused(p, square, 0.00964897685f);
+    p = fused(p, square, -0.0660837069f);
+    p = fused(p, square, 0.398762941f);
+    return x * fused(c, p, 0.5f);
 }
 
 // The largest size among values; NaN if one of them is not finite.

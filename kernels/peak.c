@@ -2,11 +2,10 @@
 // registers. What a matrix product reaches is judged against it.
 
 #include "kernels.h"
+#include "vector.h"
 #if defined __AVX512BF16__ && defined __AVX512VNNI__
 #include <immintrin.h>
 #endif
-
-typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
 
 #ifdef __aarch64__
 #define IN_REGISTER "+w"
@@ -34,7 +33,7 @@ static inline vector step(enum dot dot, vector sum)
 #endif
     (void)dot;
     vector scale = (vector){0} + 0.999f, summand = (vector){0} + 0.001f;
-    return sum * scale + summand;
+    return vector_multiply_add(sum, scale, summand);
 }
 
 // As many independent chains as a tile has sums: they hide the latency of an operation. They are
@@ -60,6 +59,6 @@ double CPU_KERNEL(peak_cpu)(enum dot dot, int64_t rounds)
     else
 #endif
         chains(DOT_FP32, rounds);
-    int values = dot == DOT_INT8 ? 4 : dot == DOT_BF16 ? 2 : 1;
-    return (double)rounds * TILE_SUMS * VECTOR_FLOATS * 2 * values;
+    int64_t values = dot == DOT_INT8 ? 4 : dot == DOT_BF16 ? 2 : 1;
+    return (double)(rounds * TILE_SUMS * VECTOR_FLOATS * 2 * values);
 }

@@ -6,10 +6,11 @@
 // in bf16 (vdpbf16ps) or four in int8 (vpdpbusd: a is unsigned). Every step loads the vectors of b
 // once, broadcasts the lane of k of each row of a, and multiplies all with all: 24 sums in the 32
 // registers of AVX-512, 12 in the 16 of AVX, are enough to hide the latency of a multiply-add. All
-// shapes are the same code with other constants, so the sum of a column runs in the same order in
-// each.
+// shapes are the same code with other constants: a sum is one chain over k, in order, of the one
+// multiply-add that vector.h names. So it has the same bits in each, whatever the compiler does.
 
 #include "kernels.h"
+#include "vector.h"
 #include <string.h>
 #if defined __AVX512BF16__ && defined __AVX512VNNI__
 #include <immintrin.h>
@@ -17,7 +18,6 @@
 
 enum { MOST_ROWS = 8, MOST_VECTORS = 4, CACHE_LINE = 64 };
 
-typedef float vector __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t lanes __attribute__((vector_size(VECTOR_BYTES)));
 
 #ifdef __clang__
@@ -36,7 +36,7 @@ ALWAYS_INLINE vector multiply_add(enum dot dot, vector sum, lanes a, lanes b)
         return (vector)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
 #endif
     (void)dot;
-    return sum + (vector)a * (vector)b;
+    return vector_multiply_add((vector)a, (vector)b, sum);
 }
 
 ALWAYS_INLINE void multiply(enum dot dot, int rows, int vectors, const struct tile *tile)

@@ -2,15 +2,17 @@
 // connection a thread: so at a stop we can empty the backlog before we close it, and count work
 // from the moment a client was accepted. The library calls on_request() first with the headers,
 // then with each piece of the body, then once more when the body is complete; only the first and
-// the last call may queue a reply.
+// the last call may queue a reply. A reply in the first call goes out at once, and the library
+// closes the connection after it: on_completed() then reads what the client still sends.
 //
-// A server's counts are atomics: connection threads bump them, http_stop() watches them.
+// What http_stop() waits for are atomics, which the connections' threads count.
 
 #include "http.h"
+#include "arrival.h"
 #include "clock.h"
-#include "intake.h"
 #include "listener.h"
 #include "log.h"
+#include "peers.h"
 #include <errno.h>
 #include <limits.h>
 #include <microhttpd.h>
@@ -24,23 +26,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { THREAD_STACK_BYTES = 512 * 1024, MAX_DESCRIPTORS = 1 << 20 };
-
-// What we know of the connection with a descriptor. The library says when it closes one, but not if
-// it had no memory to begin with it: that is seen when its descriptor comes back with another.
-enum peer { PEER_NONE, PEER_FRESH, PEER_USED }; // no request yet, and one at least
+enum { THREAD_STACK_BYTES = 512 * 1024 };
 
 struct http_server {
     struct http_options options;
     struct MHD_Daemon *daemon;
     struct listener *listener;
+    struct watch *watch;
+    bool tls;
     uint64_t id_seed;
     atomic_uint_fast64_t next_id;
-    atomic_int connections; // accepted and not yet closed
-    atomic_int fresh;       // of these, the ones that have not sent a request yet
+    struct peers *peers;
+    atomic_int leaving; // connections that are answered, but may still send
     atomic_bool draining;
-    int n_peers;
-    atomic_char peers[]; // enum peer, by descriptor
 };
 
 // One request while it arrives.
@@ -48,9 +46,9 @@ struct exchange {
     struct http_server *server;
     char id[129];
     int64_t arrived_ns;
-    struct intake intake;
-    bool close; // what follows this request may not be where the client thinks
-    bool late;  // the body was not there in time: what is left of it is thrown away
+    struct arrival arrival;
+    bool last;   // the connection closes after the reply
+    bool unread; // and its client may still be sending a body
 };
 
 const char *http_header(const struct http_request *request, const char *name)
@@ -122,7 +120,7 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
         complete =
             MHD_add_response_header(reply, response->headers[i].name, response->headers[i].value) &&
             complete;
-    if (exchange->close || atomic_load(&exchange->server->draining))
+    if (exchange->last)
         complete = MHD_add_response_header(reply, "Connection", "close") && complete;
     // Better no answer than one that lacks a header for want of memory.
     enum MHD_Result result =
@@ -131,30 +129,19 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
     return result;
 }
 
-static int64_t deadline(const struct exchange *exchange)
-{
-    return exchange->arrived_ns + exchange->server->options.request_timeout_ms * 1000000;
-}
-
 static struct http_request describe(struct exchange *exchange, struct MHD_Connection *connection,
                                     const char *method, const char *path)
 {
+    const int64_t time_ns = exchange->server->options.request_timeout_ms * 1000000;
     return (struct http_request){.method = method,
                                  .path = path,
-                                 .body = exchange->intake.bytes,
-                                 .body_length = exchange->intake.length,
+                                 .body = exchange->arrival.intake.bytes,
+                                 .body_length = exchange->arrival.intake.length,
                                  .id = exchange->id,
                                  .arrived_ns = exchange->arrived_ns,
-                                 .deadline_ns = deadline(exchange),
+                                 .deadline_ns = exchange->arrived_ns + time_ns,
                                  .budget = &exchange->server->options.load->bytes,
                                  .connection = connection};
-}
-
-// The library closes a connection that is silent for so long; it counts whole seconds.
-static void allow_silence(struct MHD_Connection *connection, int64_t ms)
-{
-    unsigned seconds = (unsigned)((ms + 999) / 1000);
-    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
 }
 
 static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *connection,
@@ -164,11 +151,12 @@ static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *
     struct http_request request = describe(exchange, connection, method, path);
     struct http_response response = {0};
     request.refused = refused;
-    allow_silence(connection, options->idle_timeout_ms);
     enum status status = options->handler(options->context, &request, &response);
     // Now, not when the library is done with the request: who has the answer can send the next body
     // before that, and would find the budget full of the last one.
-    intake_release(&exchange->intake);
+    intake_release(&exchange->arrival.intake);
+    exchange->unread = refused != STATUS_OK;
+    exchange->last = exchange->unread || atomic_load(&exchange->server->draining);
     return queue_response(exchange, connection, status, &response);
 }
 
@@ -186,12 +174,10 @@ static enum status begin_body(struct exchange *exchange, struct MHD_Connection *
 {
     const struct http_options *options = &exchange->server->options;
     struct http_request request = describe(exchange, connection, method, path);
-    MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &exchange->intake);
-    exchange->close = true;
-    TRY(intake_check(&exchange->intake, strcmp(version, "HTTP/1.0") != 0));
-    exchange->close = false;
+    MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &exchange->arrival.intake);
+    TRY(intake_check(&exchange->arrival.intake, strcmp(version, "HTTP/1.0") != 0));
     TRY(options->admit(options->context, &request));
-    return intake_begin(&exchange->intake);
+    return arrival_begin(&exchange->arrival);
 }
 
 static enum MHD_Result begin_request(struct http_server *server, struct MHD_Connection *connection,
@@ -203,37 +189,18 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
         return MHD_NO;
     exchange->server = server;
     exchange->arrived_ns = clock_ns();
-    exchange->intake = (struct intake){.budget = &server->options.load->bytes,
-                                       .max_bytes = server->options.max_body_bytes};
+    exchange->arrival = (struct arrival){.watch = server->watch,
+                                         .fd = descriptor(connection),
+                                         .timeout_ms = server->options.request_timeout_ms,
+                                         .intake = {.budget = &server->options.load->bytes,
+                                                    .max_bytes = server->options.max_body_bytes}};
+    arrival_init(&exchange->arrival);
     choose_id(exchange, connection);
     *state = exchange;
     atomic_fetch_add(&server->options.load->requests, 1);
-    if (atomic_exchange(&server->peers[descriptor(connection)], PEER_USED) == PEER_FRESH)
-        atomic_fetch_sub(&server->fresh, 1);
-    // A body that was promised holds its part of the budget: not for longer than it has time.
-    if (server->options.request_timeout_ms < server->options.idle_timeout_ms)
-        allow_silence(connection, server->options.request_timeout_ms);
+    peers_keep(server->peers, descriptor(connection), exchange);
     enum status status = begin_body(exchange, connection, method, path, version);
     return status == STATUS_OK ? MHD_YES : answer(exchange, connection, method, path, status);
-}
-
-static enum status body_late(const struct http_server *server)
-{
-    return status_fail(STATUS_BODY_TIMEOUT, "the body was not there within %lld ms",
-                       (long long)server->options.request_timeout_ms);
-}
-
-// No reply can be queued while the body still arrives. So one that is late is taken to its end,
-// but not kept, for as long again.
-static enum status take_piece(struct exchange *exchange, const char *data, size_t length)
-{
-    int64_t now = clock_ns(), end = deadline(exchange);
-    if (now <= end)
-        return intake_append(&exchange->intake, data, length);
-    if (!exchange->late)
-        intake_release(&exchange->intake);
-    exchange->late = true;
-    return now - end <= end - exchange->arrived_ns ? STATUS_OK : body_late(exchange->server);
 }
 
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection,
@@ -246,9 +213,8 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     if (!exchange)
         return begin_request(server, connection, method, path, version, state);
     if (*data_length == 0)
-        return answer(exchange, connection, method, path,
-                      exchange->late ? body_late(server) : STATUS_OK);
-    enum status status = take_piece(exchange, data, *data_length);
+        return answer(exchange, connection, method, path, arrival_end(&exchange->arrival));
+    enum status status = arrival_append(&exchange->arrival, data, *data_length);
     if (status != STATUS_OK) {
         log_info("%s %s %s: connection closed: %s", exchange->id, method, path,
                  status_detail(status));
@@ -258,27 +224,50 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return MHD_YES;
 }
 
+// The reply has been sent and the library is about to close. A refused client is told that nothing
+// follows and given time to close its end; under TLS the library tells it, after a silence. One
+// whose body was taken has sent requests ahead, if anything.
+static void leave(struct exchange *exchange)
+{
+    const int64_t quiet_ms = !exchange->unread ? 0 : exchange->server->tls ? 500 : LEAVINGS_MS;
+    if (!exchange->server->tls)
+        shutdown(exchange->arrival.fd, SHUT_WR);
+    leavings_read(&exchange->arrival.leavings, exchange->arrival.fd, quiet_ms);
+}
+
+static void end_request(struct exchange *exchange)
+{
+    arrival_release(&exchange->arrival);
+    atomic_fetch_sub(&exchange->server->options.load->requests, 1);
+}
+
+// On the connection's thread. A drain must miss neither its request nor its leaving.
 static void on_completed(void *context, struct MHD_Connection *connection, void **state,
                          enum MHD_RequestTerminationCode code)
 {
-    (void)connection, (void)code;
-    const struct http_server *server = context;
-    struct exchange *exchange = *state;
+    struct http_server *server = context;
+    struct exchange *exchange = peers_take(server->peers, descriptor(connection));
     if (!exchange)
         return;
-    intake_release(&exchange->intake);
-    atomic_fetch_sub(&server->options.load->requests, 1);
+    const bool leaves = exchange->last && code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    atomic_fetch_add(&server->leaving, leaves);
+    end_request(exchange);
+    if (leaves)
+        leave(exchange);
+    atomic_fetch_sub(&server->leaving, leaves);
     free(exchange);
     *state = NULL;
 }
 
+// Version 1.0.1 never completes a request for whose error it has no memory (a chunk's line that is
+// too long), which a stop would then wait for: what is left of a connection ends with it.
 static void forget(struct http_server *server, int fd)
 {
-    char peer = atomic_exchange(&server->peers[fd], PEER_NONE);
-    if (peer == PEER_FRESH)
-        atomic_fetch_sub(&server->fresh, 1);
-    if (peer != PEER_NONE)
-        atomic_fetch_sub(&server->connections, 1);
+    struct exchange *left = peers_take(server->peers, fd);
+    if (left)
+        end_request(left);
+    free(left);
+    peers_remove(server->peers, fd);
 }
 
 // Comes before the descriptor is closed.
@@ -311,17 +300,12 @@ static void on_library_message(void *context, const char *format, va_list args)
 static void on_accept(void *context, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct http_server *server = context;
-    if (fd < server->n_peers)
-        forget(server, fd);
-    if (fd >= server->n_peers ||
-        atomic_load(&server->connections) >= server->options.max_connections) {
-        log_debug("connection refused: there are %d already", atomic_load(&server->connections));
+    forget(server, fd);
+    if (!peers_add(server->peers, fd, server->options.max_connections)) {
+        log_debug("connection refused: there are %d already", peers_count(server->peers));
         close(fd);
         return;
     }
-    atomic_store(&server->peers[fd], PEER_FRESH);
-    atomic_fetch_add(&server->connections, 1);
-    atomic_fetch_add(&server->fresh, 1);
     if (MHD_add_connection(server->daemon, fd, address, length) != MHD_YES) {
         log_debug("connection refused: %s", strerror(errno));
         forget(server, fd);
@@ -332,6 +316,8 @@ static enum status start(struct http_server *server)
 {
     if (getrandom(&server->id_seed, sizeof server->id_seed, 0) < 0)
         return status_fail(STATUS_IO, "no random numbers: %s", strerror(errno));
+    TRY(peers_create(&server->peers));
+    TRY(watch_start(&server->watch));
     const struct http_options *options = &server->options;
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
                      MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG;
@@ -364,19 +350,18 @@ static void release(struct http_server *server)
 {
     if (server->daemon)
         MHD_stop_daemon(server->daemon);
+    watch_stop(server->watch);
+    peers_free(server->peers);
     free(server);
 }
 
 enum status http_start(const struct http_options *options, struct http_server **out)
 {
-    const long limit = sysconf(_SC_OPEN_MAX);
-    const int n_peers = limit > 0 && limit < MAX_DESCRIPTORS ? (int)limit : MAX_DESCRIPTORS;
-    struct http_server *server =
-        calloc(1, sizeof *server + sizeof *server->peers * (size_t)n_peers);
+    struct http_server *server = calloc(1, sizeof *server);
     if (!server)
         return status_fail(STATUS_OUT_OF_MEMORY, "http: out of memory");
-    server->n_peers = n_peers;
     server->options = *options;
+    server->tls = options->tls_key;
     enum status status = start(server);
     if (status != STATUS_OK) {
         release(server);
@@ -391,17 +376,18 @@ const char *http_address(const struct http_server *server)
     return listener_address(server->listener);
 }
 
-// Until every request in work is answered. A connection that was accepted but has not sent its
-// request yet counts for a second: longer, and an idle client could hold the stop.
+// Until every request in work is answered and its client has what it was sent. A connection that
+// was accepted but has not sent its request yet counts for a second: longer, and an idle client
+// could hold the stop.
 static void drain(struct http_server *server, int64_t timeout_ms, bool (*hurry)(void))
 {
     const int64_t fresh_ms = 1000;
     int64_t start = clock_ns();
     for (;;) {
         int64_t elapsed_ms = (clock_ns() - start) / 1000000;
-        bool fresh = atomic_load(&server->fresh) > 0 && elapsed_ms < fresh_ms;
+        bool fresh = peers_fresh(server->peers) > 0 && elapsed_ms < fresh_ms;
         int requests = atomic_load(&server->options.load->requests);
-        if (requests == 0 && !fresh)
+        if (requests == 0 && !fresh && atomic_load(&server->leaving) == 0)
             return;
         if (elapsed_ms >= timeout_ms || hurry()) {
             log_warning("stopping with %d requests unanswered", requests);

@@ -10,18 +10,16 @@
 #include <stdbool.h>
 #include <string.h>
 
-// In units of the view box.
-enum {
-    RADIUS = 110,
-    ELBOW = RADIUS + 14, // from the centre: where a leader turns to its label
-    COLUMN = ELBOW + 22, // left and right of the centre: where leaders end
-    LABEL = COLUMN + 6,  // the same: where labels begin
-    LABEL_HEIGHT = 44,   // two lines and the space between labels
-    TOP = -176,          // of the picture
-    HEIGHT = 320,
-    MARGIN = 14,
-    FONT = 16,
-};
+// In units of the view box. No enumeration, which must not meet a double (-Wenum-float-conversion).
+#define RADIUS       110
+#define ELBOW        (RADIUS + 14) // from the centre: where a leader turns to its label
+#define COLUMN       (ELBOW + 22)  // left and right of the centre: where leaders end
+#define LABEL        (COLUMN + 6)  // the same: where labels begin
+#define LABEL_HEIGHT 44            // two lines and the space between labels
+#define TOP          (-176)        // of the picture
+#define HEIGHT       320
+#define MARGIN       14
+#define FONT         16
 
 _Static_assert((PIE_MAX_SLICES - 1) * LABEL_HEIGHT <= 2 * RADIUS, "one side can hold all labels");
 

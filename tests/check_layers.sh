@@ -36,7 +36,7 @@ rule 'a public header includes no third-party header' '^include/' \
     'microhttpd|jansson|jpeglib|spng|zlib|webp|curl|cuda|cublas'
 rule 'server/ knows neither kernels/ nor CUDA' '^server/' 'kernels|cuda|cublas'
 only 'kernels/ knows backend.h and status.h beside its own' '^kernels/' \
-    'backend\.h|status\.h|kernels\.h|numeric\.h|team\.h|[a-z_]+\.cuh'
+    'backend\.h|status\.h|kernels\.h|numeric\.h|team\.h|vector\.h|[a-z_]+\.cuh'
 rule 'http.c does not know the API' '^server/(http|http_values|listener)\.c' 'api|queue|model|vit|image'
 rule 'the worker does not know HTTP' '^server/(worker|queue|vit|vit_weights)\.c' 'http|api|body'
 

@@ -88,8 +88,8 @@ static void test_random_spread(void **state)
             assert_true(fabs(off) < 3.5 * kinds[k].deviation);
         }
         // Five times the expected error of 65536 draws.
-        assert_true(fabs(sum / COUNT - kinds[k].centre) < kinds[k].deviation / 50);
-        assert_true(fabs(sqrt(squares / COUNT) / kinds[k].deviation - 1) < 0.015);
+        assert_true(fabs(sum / (double)COUNT - kinds[k].centre) < kinds[k].deviation / 50);
+        assert_true(fabs(sqrt(squares / (double)COUNT) / kinds[k].deviation - 1) < 0.015);
     }
     struct tensor_info tensor = kinds[2].tensor;
     read_random(7, &tensor, values);

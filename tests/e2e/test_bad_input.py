@@ -261,7 +261,7 @@ class Protocol(BadInputCase):
         with self.server.open_socket() as connection:
             connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
             with contextlib.suppress(ConnectionError):
-                for _ in range(500):
+                for _ in range(600):
                     connection.sendall(b"20000\r\n" + bytes(0x20000) + b"\r\n")
                 self.fail("the connection is still open")
             self.assertEqual(receive_all(connection), b"")

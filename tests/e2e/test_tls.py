@@ -14,7 +14,7 @@ import time
 import unittest
 
 from vitserve import (MODEL, SANITIZED, TIMEOUT, Case, Server, exchange, multipart, png,
-                      receive_all, run, together)
+                      read_answer, receive_all, run, together)
 
 IDLE = ("--idle-timeout-ms", 1000)
 
@@ -79,6 +79,17 @@ class Requests(Case):
             self.assertEqual(answer.results[0]["width"], 1500)
             self.check_error(server.classify(None, Content_Length="99999999999"), 413,
                              "body_too_large")
+
+    def test_a_refusal_while_the_client_sends(self):
+        with TlsServer("--max-body-bytes", 1 << 20) as server:
+            for _ in range(5):
+                with contextlib.closing(server.connect()) as connection:
+                    connection.putrequest("POST", "/classify")
+                    connection.putheader("Content-Length", str(5 << 20))
+                    connection.endheaders()
+                    connection.send(bytes(5 << 20))
+                    answer = read_answer(connection.getresponse())
+                    self.check_error(answer, 413, "body_too_large")
 
     def test_versions(self):
         with TlsServer() as server:

@@ -49,8 +49,7 @@ struct exchange {
     char id[129];
     int64_t arrived_ns;
     struct intake intake;
-    bool close; // what follows this request may not be where the client thinks
-    bool late;  // the body was not there in time: what is left of it is thrown away
+    bool late; // the body was not there in time: what is left of it is thrown away
 };
 
 const char *http_header(const struct http_request *request, const char *name)
@@ -122,7 +121,7 @@ static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Conn
         complete =
             MHD_add_response_header(reply, response->headers[i].name, response->headers[i].value) &&
             complete;
-    if (exchange->close || atomic_load(&exchange->server->draining))
+    if (atomic_load(&exchange->server->draining))
         complete = MHD_add_response_header(reply, "Connection", "close") && complete;
     // Better no answer than one that lacks a header for want of memory.
     enum MHD_Result result =
@@ -184,9 +183,9 @@ static enum status begin_body(struct exchange *exchange, struct MHD_Connection *
     const struct http_options *options = &exchange->server->options;
     struct http_request request = describe(exchange, connection, method, path);
     MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &exchange->intake);
-    exchange->close = true;
+    // The library closes after what is refused here: where the next request would begin is not
+    // known.
     TRY(intake_check(&exchange->intake, strcmp(version, "HTTP/1.0") != 0));
-    exchange->close = false;
     TRY(options->admit(options->context, &request));
     return intake_begin(&exchange->intake);
 }

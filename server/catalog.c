@@ -36,9 +36,7 @@ static const struct builtin builtin_weights[] = {
     {NULL, NULL, NULL},
 };
 
-enum {
-    MAX_LABELS_BYTES = 16 << 20, // far above any list of class names
-};
+enum { MAX_LABELS_BYTES = 16 << 20 }; // far above any list of class names
 
 // An object of models.json, and where it stands for errors: "vit_b_16: architecture".
 struct section {
@@ -344,8 +342,7 @@ static enum status split_lines(struct labels *labels, size_t length, const char 
     int found = 0, named = 0; // lines, and those up to the last that is not blank
     *end = '\n';              // where the last line lacks it
     for (; line < end; found++) {
-        char *stop = memchr(line, '\n', (size_t)(end - line) + 1);
-        char *next = stop + 1;
+        char *stop = memchr(line, '\n', (size_t)(end - line) + 1), *next = stop + 1;
         if (stop > line && stop[-1] == '\r')
             stop--;
         *stop = 0;
@@ -353,12 +350,10 @@ static enum status split_lines(struct labels *labels, size_t length, const char 
             return status_fail(STATUS_USAGE, "%s: line %d is not UTF-8", path, found + 1);
         if (found < K)
             labels->names[found] = line;
-        if (line[strspn(line, " \t")] != '\0')
-            named = found + 1;
+        named = line[strspn(line, " \t")] != '\0' ? found + 1 : named;
         line = next;
     }
-    if (found > K && named <= K)
-        found = K;
+    found = found > K && named <= K ? K : found;
     if (found != K)
         return status_fail(STATUS_USAGE, "%s: %d lines, expected %d, one for each class", path,
                            found, K);

@@ -216,7 +216,6 @@ class Forms(BadInputCase):
         file = b'--b\r\nContent-Disposition: form-data; name="f"; filename="x"\r\n\r\n\r\n'
         self.check_form(field + b"--b--", code="no_image")
         self.check_form(field * 10000 + b"--b--")
-        # With the other line break, where each mark must not be searched for to the end.
         unknown = b'--b\nContent-Disposition: form-data; name="x"\n\n3\n'
         self.check_form(unknown * 20000 + b"--b--", code="no_image")
         self.check_form(unknown.replace(b"\n", b"\r\n", 1) + unknown * 20000 + b"--b--",

@@ -129,7 +129,8 @@ class Options(CommandLineCase):
                                       ("max-body-bytes", "99999999999999999999", "from 1 to ")):
             variable = "VITSERVE_" + option.upper().replace("-", "_")
             self.check_usage(["serve", "--" + option, value], "--" + option, f'"{value}"', limits)
-            self.check_usage(["serve"], variable, f'"{value}"', limits, **{variable: value})
+            if value:  # an empty variable is an unset one
+                self.check_usage(["serve"], variable, f'"{value}"', limits, **{variable: value})
 
     def test_unknown_choice(self):
         for option, value, choices in (("device", "gpu", "auto|cpu|cuda"),
@@ -153,6 +154,18 @@ class Options(CommandLineCase):
         self.assertIn("warning", finished.stderr)
         self.assertIn("VITSERVE_PROT", finished.stderr)
         json.loads(finished.stdout)
+
+    def test_an_empty_variable_is_an_unset_one(self):
+        plain = self.config()
+        empty = {f"VITSERVE_{name.upper()}": "" for name in (*plain, "no_option")}
+        self.assertEqual(self.config(**empty), plain)
+        self.assertEqual(run("serve", "--print-config", **empty).stderr, "")
+        with tempfile.NamedTemporaryFile("wb", suffix=".json") as file:
+            file.write(b'\xef\xbb\xbf{"top_k": 3, "listen": "::1", "log_format": "json"}')
+            file.flush()
+            config = self.config("--config", file.name, **empty)
+        self.assertEqual((config["top_k"], config["listen"], config["log_format"]),
+                         (3, "::1", "json"))
 
     def test_variables_of_kubernetes(self):
         kubernetes = {"VITSERVE_PORT": "tcp://10.96.7.1:8080",

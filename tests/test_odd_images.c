@@ -3,6 +3,7 @@
 // listed here.
 
 #include "image.h"
+#include "png_notes.h"
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -188,12 +189,38 @@ static void damage_counts_up_to_the_end_of_the_block(void **state)
         opens_with_a_frame_at("\xff\xfe\xff\xff", at, true);
 }
 
+// "XML:com.adobe.xmp", and tiff:Orientation="6" or "3" packed.
+static const uint8_t packed_6[] = {
+    0x58, 0x4d, 0x4c, 0x3a, 0x63, 0x6f, 0x6d, 0x2e, 0x61, 0x64, 0x6f, 0x62, 0x65, 0x2e, 0x78, 0x6d,
+    0x70, 0x00, 0x00, 0x78, 0xda, 0x2b, 0xc9, 0x4c, 0x4b, 0xb3, 0xf2, 0x2f, 0xca, 0x4c, 0xcd, 0x2b,
+    0x49, 0x2c, 0xc9, 0xcc, 0xcf, 0xb3, 0x55, 0x32, 0x53, 0x02, 0x00, 0x51, 0x41, 0x07, 0x27};
+static const uint8_t packed_3[] = {
+    0x58, 0x4d, 0x4c, 0x3a, 0x63, 0x6f, 0x6d, 0x2e, 0x61, 0x64, 0x6f, 0x62, 0x65, 0x2e, 0x78, 0x6d,
+    0x70, 0x00, 0x00, 0x78, 0xda, 0x2b, 0xc9, 0x4c, 0x4b, 0xb3, 0xf2, 0x2f, 0xca, 0x4c, 0xcd, 0x2b,
+    0x49, 0x2c, 0xc9, 0xcc, 0xcf, 0xb3, 0x55, 0x32, 0x56, 0x02, 0x00, 0x51, 0x3b, 0x07, 0x24};
+
+static void texts_are_unpacked_up_to_a_limit(void **state)
+{
+    (void)state;
+    const uint8_t *type = (const uint8_t *)"zTXt";
+    struct png_notes notes = {0};
+    png_notes_add(&notes, type, packed_3, sizeof packed_3);
+    assert_int_equal(png_notes_orientation(&notes), 3);
+    for (int i = 0; i < 1024; i++) // each for 64 KiB of 64 MiB
+        png_notes_add(&notes, type, packed_6, sizeof packed_6);
+    assert_int_equal(png_notes_orientation(&notes), 6);
+    png_notes_add(&notes, type, packed_3, sizeof packed_3);
+    assert_int_equal(png_notes_orientation(&notes), 6);
+    png_notes_release(&notes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_pillow),
         cmocka_unit_test(truncations_equal_pillow),
         cmocka_unit_test(damage_counts_up_to_the_end_of_the_block),
+        cmocka_unit_test(texts_are_unpacked_up_to_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

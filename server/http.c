@@ -44,7 +44,7 @@ struct http_server {
 // One request while it arrives.
 struct exchange {
     struct http_server *server;
-    char id[129];
+    char id[129], name[256]; // "POST /classify", or its beginning
     int64_t arrived_ns;
     struct arrival arrival;
     bool last;   // the connection closes after the reply
@@ -188,6 +188,7 @@ static enum MHD_Result begin_request(struct http_server *server, struct MHD_Conn
     if (!exchange)
         return MHD_NO;
     exchange->server = server;
+    snprintf(exchange->name, sizeof exchange->name, "%s %s", method, path);
     exchange->arrived_ns = clock_ns();
     exchange->arrival = (struct arrival){.watch = server->watch,
                                          .fd = descriptor(connection),
@@ -215,13 +216,8 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     if (*data_length == 0)
         return answer(exchange, connection, method, path, arrival_end(&exchange->arrival));
     enum status status = arrival_append(&exchange->arrival, data, *data_length);
-    if (status != STATUS_OK) {
-        log_info("%s %s %s: connection closed: %s", exchange->id, method, path,
-                 status_detail(status));
-        return MHD_NO;
-    }
     *data_length = 0;
-    return MHD_YES;
+    return status == STATUS_OK ? MHD_YES : MHD_NO;
 }
 
 // The reply has been sent and the library is about to close. A refused client is told that nothing
@@ -249,7 +245,12 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     struct exchange *exchange = peers_take(server->peers, descriptor(connection));
     if (!exchange)
         return;
-    const bool leaves = exchange->last && code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    const bool answered = code == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    const bool leaves = exchange->last && answered;
+    const enum status refused = arrival_end(&exchange->arrival);
+    if (refused != STATUS_OK && !answered)
+        log_info("%s %s: connection closed: %s", exchange->id, exchange->name,
+                 status_detail(refused));
     atomic_fetch_add(&server->leaving, leaves);
     end_request(exchange);
     if (leaves)

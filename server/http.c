@@ -4,8 +4,6 @@
 // then with each piece of the body, then once more when the body is complete; only the first and
 // the last call may queue a reply. A reply in the first call goes out at once, and the library
 // closes the connection after it: on_completed() then reads what the client still sends.
-//
-// What http_stop() waits for are atomics, which the connections' threads count.
 
 #include "http.h"
 #include "arrival.h"
@@ -152,9 +150,7 @@ static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *
     struct http_response response = {0};
     request.refused = refused;
     enum status status = options->handler(options->context, &request, &response);
-    // Now, not when the library is done with the request: who has the answer can send the next body
-    // before that, and would find the budget full of the last one.
-    intake_release(&exchange->arrival.intake);
+    intake_release(&exchange->arrival.intake); // before the client knows that it may send the next
     exchange->unread = refused != STATUS_OK;
     exchange->last = exchange->unread || atomic_load(&exchange->server->draining);
     return queue_response(exchange, connection, status, &response);

@@ -101,11 +101,14 @@ class Requests(MemoryCase):
 
     def check_nothing_is_left(self, descriptors, threads):
         self.until_well()
-        text = self.server.request("GET", "/metrics").body.decode()
-        for gauge in ("queue_images", "inflight_requests", "inflight_bytes"):
-            self.assertIn(f"\nvitserve_{gauge} 0\n", text)
+        self.until(self.gauges_rest)  # a request ends after its client has the answer
         self.until(lambda: self.server.descriptors() <= descriptors)
         self.until(lambda: self.server.threads() == threads)
+
+    def gauges_rest(self):
+        text = self.server.request("GET", "/metrics").body.decode()
+        return all(f"\nvitserve_{gauge} 0\n" in text
+                   for gauge in ("queue_images", "inflight_requests", "inflight_bytes"))
 
     def until_well(self):
         self.until(lambda: self.server.request("GET", "/readyz").status == 200)

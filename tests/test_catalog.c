@@ -272,8 +272,8 @@ static const char *const good_files[] = {"a\nb b\nc\n",
                                          "a\nb b\nc\n\n",
                                          "a\nb b\nc\n \t\n\n",
                                          "a\r\nb b\r\nc\r\n\r\n",
-                                         "\xef\xbb\xbf"
-                                         "a\nb b\nc\n"};
+                                         ("\xef\xbb\xbf"
+                                          "a\nb b\nc\n")};
 
 static const struct {
     const char *text, *words;

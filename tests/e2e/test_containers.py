@@ -83,7 +83,11 @@ class Groups(Case):
         """How often each of the threads that help has gone to sleep since it was started."""
         counts = {}
         for task in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir():
-            status = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            try:
+                text = (task / "status").read_text()
+            except (FileNotFoundError, ProcessLookupError):  # the thread of a connection, gone by now
+                continue
+            status = dict(line.split(":", 1) for line in text.splitlines())
             if status["Name"].strip() == "decoder":
                 counts[task.name] = int(status["voluntary_ctxt_switches"])
         return counts

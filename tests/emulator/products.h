@@ -21,9 +21,9 @@ struct shape {
 };
 
 // Descriptors and data of one product. In and Out: float, __half or __nv_bfloat16.
-template <class T> constexpr cudaDataType type_of = CUDA_R_32F;
-template <> constexpr cudaDataType type_of<__half> = CUDA_R_16F;
-template <> constexpr cudaDataType type_of<__nv_bfloat16> = CUDA_R_16BF;
+template <class T> inline constexpr cudaDataType type_of = CUDA_R_32F;
+template <> inline constexpr cudaDataType type_of<__half> = CUDA_R_16F;
+template <> inline constexpr cudaDataType type_of<__nv_bfloat16> = CUDA_R_16BF;
 
 inline std::vector<double> random_values(size_t n)
 {

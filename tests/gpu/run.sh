@@ -92,7 +92,7 @@ sanitize() { # NAME TOOL PROGRAM
         filters="$filters --kernel-name kernel_substring=${kernel}_kernel"
     done
     # shellcheck disable=SC2086
-    step "$1" 120 compute-sanitizer --tool "$2" --error-exitcode 9 $filters "$3" cuda
+    step "$1" 45 compute-sanitizer --tool "$2" --error-exitcode 9 $filters "$3" cuda
 }
 
 run_step() {

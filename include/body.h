@@ -46,4 +46,5 @@ struct body {
 // number), STATUS_TOO_MANY_IMAGES, STATUS_UNSUPPORTED_IMAGE (JSON under another type), and those of
 // inflate_body(). A failure leaves nothing to release.
 enum status body_parse(const struct body_source *source, struct body *body) CHECKED;
+bool body_is_json(const char *content_type); // NULL: none was given
 void body_release(struct body *body);

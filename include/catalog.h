@@ -4,7 +4,6 @@
 
 #include "preprocess.h"
 #include "vit.h"
-#include <stdbool.h>
 
 struct catalog_entry {
     char name[64];
@@ -28,9 +27,6 @@ void catalog_close(struct catalog *catalog);
 // STATUS_USAGE if there is no such model: the detail lists those there are.
 enum status catalog_find(const struct catalog *catalog, const char *name,
                          const struct catalog_entry **entry) CHECKED;
-
-// Whether `text` is a SHA-256, or at least 8 digits of its beginning: lower-case hex.
-bool catalog_is_sha256(const char *text);
 
 // The names of K classes, line n = class n.
 struct labels;

@@ -3,7 +3,9 @@
 
 #include "config.h"
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DEVICE = 3 };
+// What supervisors act on: serve leaves with EXIT_DEVICE when the device is lost, with EXIT_STOP
+// when a stop did not come to its end in time.
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DEVICE = 3, EXIT_STOP = 4 };
 
 int serve_main(const struct config *config);
 int bench_main(const struct config *config);

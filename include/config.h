@@ -33,11 +33,14 @@ struct config {
     int64_t fast_decode;
     int64_t top_k;
     int64_t max_pixels;
+    int64_t max_request_pixels;
+    int64_t max_decode_bytes;
 
-    char *listen;
+    char *listen, *admin_listen;
     int64_t port, admin_port;
     int64_t max_body_bytes, max_images;
-    int64_t max_inflight_bytes, max_connections;
+    int64_t max_inflight_bytes, max_connections, max_connections_per_address;
+    char *trusted_proxies, *allowed_hosts;
     int64_t idle_timeout_ms, request_timeout_ms;
     int64_t drain_delay_ms, drain_timeout_ms;
     char *api_key_file, *tls_cert, *tls_key, *cors_origin;
@@ -51,6 +54,7 @@ struct config {
     int64_t format;     // vitserve model: an enum report_format
     char *dir;          // vitserve pull; "" for weights_dir
     char *url, *sha256; // "" for the catalogue's
+    int64_t check;
 };
 
 // Reads file, environment and the flags of `command`; argv[0..argc) are the words after it. Words

@@ -1,25 +1,25 @@
 #pragma once
-// How many images may be decoded at the same time, and the threads that help a request which has
-// several. A turn is the right to decode one image; who has one image takes a turn and decodes it
-// on its own thread. Any thread may call these.
+// The threads that help a request which has several images: these are decoded side by side, each in
+// a turn of its own (turn.h).
 
-#include "status.h"
-#include <stdint.h>
+#include "turn.h"
 
 struct decoders;
 
-// `turns`: images at the same time, and threads that help; 0 for the cores of machine.h.
-enum status decoders_create(int turns, struct decoders **decoders) CHECKED;
+// `turns`: short turns, and threads that help; 0 for the cores of machine.h. max_bytes: of
+// turns_create(); 0 for a quarter of the memory of machine.h, at most 1 GiB or 128 MiB
+// for each turn.
+enum status decoders_create(int turns, int64_t max_bytes, struct decoders **decoders) CHECKED;
 // After the last decoders_run() has returned.
 void decoders_free(struct decoders *decoders);
 
-// Waits for a turn. STATUS_DEADLINE at `deadline_ns` (as clock_ns()), also if a turn is free then.
-enum status decoders_take_turn(struct decoders *decoders, int64_t deadline_ns) CHECKED;
-void decoders_give_turn(struct decoders *decoders);
+// For one image, or other work of the kind, on the caller's thread.
+struct turns *decoders_turns(struct decoders *decoders);
 
-// Calls decode(context, i, STATUS_OK) once for each i below count, in any order, on this thread and
-// on those that help, each call in a turn of its own; returns after the last. An image that has had
-// no turn by the deadline gets decode(context, i, STATUS_DEADLINE), with the status's detail.
-typedef void (*decode_fn)(void *context, int index, enum status turn);
-void decoders_run(struct decoders *decoders, int64_t deadline_ns, int count, decode_fn decode,
-                  void *context);
+// Calls decode(context, i, guard, STATUS_OK) once for each i below count, in any order, on this
+// thread and on those that help; returns after the last. An image that has had no turn before the
+// client's time was over, or before it left, gets decode(context, i, NULL, that status), with its
+// detail.
+typedef void (*decode_fn)(void *context, int index, struct image_guard *guard, enum status turn);
+void decoders_run(struct decoders *decoders, struct decode_request *request, int count,
+                  decode_fn decode, void *context);

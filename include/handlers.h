@@ -24,6 +24,11 @@ enum status preprocess_handle(struct call *call) CHECKED; // api_classify.c
 // Who waits for the images of this call.
 struct client call_client(const struct call *call);
 
+// Calls parse(call, into), in a turn (turn.h) where the body may take as long as an image: it is
+// compressed, or a large JSON.
+enum status call_parse(struct call *call, bool json, enum status (*parse)(struct call *, void *),
+                       void *into) CHECKED;
+
 // Makes the answer complete, whatever the handler has done: reply.c.
 void reply_finish(struct call *call, enum status status);
 

@@ -4,6 +4,7 @@
 //
 // The handler runs on the thread of its connection, many at a time.
 
+#include "addresses.h"
 #include "budget.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -47,6 +48,11 @@ struct http_response {
 void http_add_header(struct http_response *response, const char *name, const char *format, ...)
     PRINTF_LIKE(3);
 
+// For http.c: hands the answer to the library, its body included; `last`: the connection closes
+// after it. false: it could not be.
+bool http_reply(void *connection, const char *id, unsigned code, struct http_response *response,
+                bool last) CHECKED;
+
 // Fills the response; the status it returns becomes the HTTP status.
 typedef enum status (*http_handler)(void *context, const struct http_request *request,
                                     struct http_response *response);
@@ -63,8 +69,12 @@ struct http_load {
 
 struct http_options {
     const char *listen;
-    int port; // 0: any free one
+    const char *allowed_hosts; // hosts.h
+    int port;                  // 0: any free one
     int64_t max_body_bytes, max_connections;
+    int64_t max_of_client;             // connections, of one address or IPv6 /64
+    const struct address_set *trusted; // addresses apart from that; NULL: none; outlives the server
+    bool replaces; // at max_connections, a new one takes the place of the one that is idle longest
     int64_t idle_timeout_ms;        // a connection that is silent for longer is closed
     int64_t request_timeout_ms;     // from the headers to the answer
     struct http_load *load;         // outlives the server

@@ -11,12 +11,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Whoever waits for a picture may stop its decoding: embedded in what the functions need. What they
+// return, if it is a failure, ends image_read().
+struct image_guard {
+    // Before the decoder allocates in proportion to the picture: so many pixels more are decoded,
+    // for which it holds at most so many bytes more until image_read() returns.
+    enum status (*admit)(struct image_guard *guard, int64_t pixels, int64_t bytes);
+    // Every millisecond or so of work.
+    enum status (*check)(struct image_guard *guard);
+    // Before work that may take longer than that and does not check.
+    enum status (*unwatched)(struct image_guard *guard);
+};
+
 struct image_limits {
     int64_t max_pixels;     // width * height; checked from the header, before any allocation
     bool apply_orientation; // turn the picture as its metadata say
     // A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the sink's shortest side is
     // kept. Crops of photos then differ by 0.4 of 255 on average, 15 at most, from the exact ones.
     bool fast_decode;
+    struct image_guard *guard; // NULL: none
 };
 
 // Of the picture as it is looked at: after orientation. The sink gets a picture of
@@ -43,11 +56,12 @@ struct image_sink {
 enum { IMAGE_ROWS = 16 };
 
 // STATUS_UNSUPPORTED_IMAGE  neither a JPEG, a PNG nor a WebP
-// STATUS_IMAGE_TOO_LARGE    more than max_pixels
+// STATUS_IMAGE_TOO_LARGE    more than max_pixels; a PNG with a side of more than 2^20
 // STATUS_BAD_IMAGE          damaged, truncated or not decodable, be it outside the window; the
 //                           detail says what
 // STATUS_OUT_OF_MEMORY
-// and whatever the sink's begin returned. On failure the sink may have had some of the rows.
+// and whatever the sink's begin or the guard returned. On failure the sink may have had some of the
+// rows.
 enum status image_read(const uint8_t *bytes, size_t length, const struct image_limits *limits,
                        struct image_sink *sink) CHECKED;
 

@@ -11,6 +11,20 @@ struct image_receiver;
 enum status image_check_size(const char *format, int64_t width, int64_t height,
                              const struct image_limits *limits) CHECKED;
 
+// Before memory is allocated for the picture: the most that the decoder will hold at once, what
+// image.c needs to turn the picture included.
+enum status image_admit(struct image_receiver *receiver, int64_t pixels, int64_t bytes) CHECKED;
+
+// After so many pixels of work: whether to go on.
+enum status image_check(struct image_receiver *receiver, int64_t pixels) CHECKED;
+
+// Before so many pixels of work without a check.
+enum status image_unwatched(struct image_receiver *receiver, int64_t pixels) CHECKED;
+
+// Whether a picture of this orientation will be turned, which takes 3 bytes a pixel more, twice if
+// its rows come one by one.
+bool image_turns(const struct image_receiver *receiver, int orientation);
+
 // Once, when the size is known, here as the file stores it. *window: what is wanted of the reduced
 // picture, in the same order.
 enum status image_begin(struct image_receiver *receiver, const struct image_size *size,
@@ -20,8 +34,8 @@ enum status image_begin(struct image_receiver *receiver, const struct image_size
 void image_rows(struct image_receiver *receiver, const uint8_t *const *rows, int count);
 
 // All the rows of the window, cut out of the picture as it is stored.
-void image_rows_of(struct image_receiver *receiver, const struct image *image,
-                   const struct image_window *window);
+enum status image_rows_of(struct image_receiver *receiver, const struct image *image,
+                          const struct image_window *window) CHECKED;
 
 // Each calls image_begin(), then sends rows until the window is full.
 enum status image_read_jpeg(const uint8_t *bytes, size_t length, const struct image_limits *limits,

@@ -30,7 +30,8 @@ struct inference {
 // An image that cannot be classified fails in its result alone; what fails the request as a whole
 // is returned, and leaves *inference empty. The results' logits live until inference_release(). The
 // trace gets the images and their times.
-// STATUS_QUEUE_FULL, STATUS_TOO_MANY_IMAGES, STATUS_DRAINING, STATUS_DEVICE_FAILED.
+// STATUS_QUEUE_FULL, STATUS_TOO_MANY_IMAGES, STATUS_DRAINING, STATUS_DEVICE_FAILED; where the
+// images have too many pixels together, STATUS_IMAGE_TOO_LARGE.
 enum status inference_run(struct engine *engine, const struct client *client,
                           const struct upload *images, int count, struct trace *trace,
                           struct inference *inference) CHECKED;
@@ -39,8 +40,8 @@ void inference_release(struct inference *inference);
 // What becomes of an image that ends with this status.
 enum outcome inference_outcome(enum status status);
 
-// Decodes one image to the model's (S, S, 3) crop, unless the deadline passes first; a failure is
+// Decodes one image to the model's (S, S, 3) crop, as long as the client waits; a failure is
 // recorded in the result too. The trace gets its times.
-enum status inference_prepare(struct engine *engine, int64_t deadline_ns,
+enum status inference_prepare(struct engine *engine, const struct client *client,
                               const struct upload *image, struct trace *trace,
                               struct result *result, uint8_t *pixels) CHECKED;

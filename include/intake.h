@@ -16,7 +16,8 @@ struct intake {
         bool malformed; // there is one that two parties could read in two ways
     } framing;
     uint8_t *bytes;
-    size_t length, capacity;
+    size_t length, capacity; // the capacity is what is charged
+    size_t declared;         // 0: not known
 };
 
 // The path of a target as the routes have it: of an absolute-form one, which every server must know
@@ -33,7 +34,8 @@ void intake_header(struct intake *intake, const char *name, const char *value);
 // (RFC 9112, 3.2), which since HTTP/1.1 must be there.
 enum status intake_check(const struct intake *intake, bool needs_host) CHECKED;
 
-// Then: makes room for a body whose length they declare.
+// Then: refuses a body whose declared length there is no room for now. The room itself is taken as
+// the bytes come.
 // STATUS_BAD_REQUEST (a length that is no number), STATUS_BODY_TOO_LARGE, STATUS_QUEUE_FULL (no
 // budget left).
 enum status intake_begin(struct intake *intake) CHECKED;

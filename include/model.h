@@ -3,6 +3,7 @@
 
 #include "catalog.h"
 #include "config.h"
+#include "queue.h"
 #include "vit.h"
 
 // One device with the weights on it.
@@ -35,6 +36,12 @@ enum { QUEUED_BATCHES = 4 };
 // with its activations where the host's memory holds them.
 int model_largest_batch(const struct model *model, int64_t memory_bytes);
 
-// Runs batches of 1, 2, 4, ... and returns the largest that took less than 250 ms, at most
-// model_largest_batch() of this machine: the default of --max-batch. Also warms the device up.
-enum status model_measure_batch(struct model *model, int *max_batch) CHECKED;
+// Runs batches of 1, 2, 4, ... and makes `max`, the default of --max-batch, the largest that took
+// less than 250 ms, at most model_largest_batch() of this machine; `bulk` is model_choose_bulk()'s.
+// Also warms the device up.
+enum status model_measure_batch(struct model *model, struct batch_sizes *batch) CHECKED;
+
+// The smallest batch that makes 95 % of the images/s of the best: a larger one only keeps others
+// waiting, and on a CPU its activations leave the caches. ns (sizes): what batches of 1, 2, 4, ...
+// take; at least one.
+int model_choose_bulk(const int64_t *ns, int sizes);

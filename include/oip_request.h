@@ -28,7 +28,7 @@ struct oip_source {
 };
 
 struct oip_request {
-    char *id; // NULL: none. UTF-8
+    char *id; // NULL: none. UTF-8, at most 256 bytes
     struct oip_output outputs[OIP_TENSORS];
     int n_outputs;
     struct upload *images; // (count)

@@ -3,12 +3,13 @@
 // the pixels that go in and the logits that come out, allocated once.
 //
 // A request takes all its slots before it decodes anything (a ticket), fills and submits them one
-// by one, and waits for the ticket. A worker takes everything that waits, up to its batch size, and
-// never waits for more. Every submitted job is finished exactly once; nothing is allocated between
-// queue_reserve() and ticket_release().
+// by one, and waits for the ticket. A worker takes everything that waits, up to its batch size, one
+// image of each request in turn, and never waits for more. Every submitted job is finished exactly
+// once; nothing is allocated between queue_reserve() and ticket_release().
 //
 // Threads: every function may be called from any thread; a ticket belongs to one request thread.
 
+#include "client.h"
 #include "status.h"
 #include <pthread.h>
 #include <stdbool.h>
@@ -18,13 +19,10 @@
 struct queue;
 struct ticket;
 
-// Who waits for a ticket, and for how long.
-struct client {
-    int64_t deadline_ns; // as clock_ns(); what still waits then is finished as STATUS_DEADLINE
-    // NULL, or asked before a job goes into a batch: true where nobody is there any more for the
-    // result. The job is finished as STATUS_CANCELLED then. Called on a worker's thread.
-    bool (*gone)(void *context);
-    void *context;
+// How many images a worker takes: at most `max`, of each request one; more of a request only until
+// there are `bulk`, so that a request of many does not keep the next one waiting for its batch.
+struct batch_sizes {
+    int max, bulk;
 };
 
 // One image on its way through the engine. The request thread owns it until queue_submit() and
@@ -47,8 +45,10 @@ struct ticket {
     struct client client;
     struct job **jobs; // (count), the caller's array
     int count;
-    int pending; // submitted and not yet finished; guarded by the queue's mutex
     pthread_cond_t done;
+    int pending; // submitted and not yet finished; guarded by the queue's mutex, as is all below
+    struct job *first, *last; // those that wait, oldest first
+    struct ticket *next;      // whose turn is next
 };
 
 // `pixels` (capacity * pixel_bytes) belongs to the caller, who chose memory that the device reads
@@ -57,6 +57,9 @@ enum status queue_create(int capacity, uint8_t *pixels, size_t pixel_bytes, int 
                          struct queue **queue) CHECKED;
 void queue_free(struct queue *queue);
 
+// What still waits at the client's deadline is finished as STATUS_DEADLINE; what is about to go
+// into a batch when the client has gone, as STATUS_CANCELLED.
+//
 // All `count` slots or none. jobs is an array of count pointers that lives as long as the ticket.
 // Wakes a worker, so that it is there when the first job comes. STATUS_QUEUE_FULL,
 // STATUS_TOO_MANY_IMAGES (more than the queue can ever hold), STATUS_DRAINING (closed),
@@ -67,9 +70,9 @@ void queue_submit(struct job *job);
 void ticket_wait(struct ticket *ticket);    // until every submitted job is finished
 void ticket_release(struct ticket *ticket); // gives all slots back
 
-// For workers: waits for at least one job that somebody wants, then takes up to max_batch of them,
-// oldest first. Returns 0 when the queue is closed and empty.
-int queue_take(struct queue *queue, struct job **jobs, int max_batch);
+// For workers: waits for at least one job that somebody wants, then takes up to sizes.max of them,
+// one of each request in turn, oldest first. Returns 0 when the queue is closed and empty.
+int queue_take(struct queue *queue, struct job **jobs, struct batch_sizes sizes);
 void queue_finish(struct queue *queue, struct job **jobs, int count, enum status status);
 
 // No more reservations; what was submitted is still served.

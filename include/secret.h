@@ -1,5 +1,6 @@
 #pragma once
-// A small text file of secrets, read whole: the keys of clients, a private key. Reentrant.
+// A small text file of secrets, read whole: the keys of clients, a private key. A process that has
+// read one leaves no core. Reentrant.
 
 #include "status.h"
 

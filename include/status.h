@@ -20,6 +20,7 @@
     X(IMAGE_TOO_LARGE, 413, "image_too_large", "the image has more pixels than the limit")         \
     X(TOO_MANY_IMAGES, 413, "too_many_images", "the request holds more images than the limit")     \
     X(UNSUPPORTED_IMAGE, 415, "unsupported_image", "this is not an image format we support")       \
+    X(MISDIRECTED, 421, "misdirected_request", "this server does not answer for that host")        \
     X(UNSUPPORTED_MEDIA, 415, "unsupported_media_type", "this kind of body is not supported")      \
     X(CANCELLED, 499, "cancelled", "the client has gone")                                          \
     X(QUEUE_FULL, 429, "queue_full", "the queue of this replica is full")                          \

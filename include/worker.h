@@ -13,8 +13,8 @@ typedef void (*worker_failed_fn)(void *context);
 
 // The run belongs to the worker until worker_join().
 enum status worker_start(struct queue *queue, struct vit_run *run, struct metrics *metrics,
-                         int max_batch, int classes, worker_failed_fn failed, void *context,
-                         struct worker **worker) CHECKED;
+                         struct batch_sizes sizes, int classes, worker_failed_fn failed,
+                         void *context, struct worker **worker) CHECKED;
 
 // Whether it makes progress: false while the device has not finished an operation for 5 seconds
 // that it was given, and after a batch has failed until a forward pass succeeds. Any thread.

@@ -37,7 +37,8 @@ enum status api_create(const struct config *config, struct metrics *metrics, str
     api->load = load;
     api->auth = auth;
     atomic_init(&api->readiness, STATUS_STARTING);
-    enum status status = decoders_create((int)config->decode_threads, &api->engine.decoders);
+    enum status status = decoders_create((int)config->decode_threads, config->max_decode_bytes,
+                                         &api->engine.decoders);
     if (status != STATUS_OK) {
         free(api);
         return status;
@@ -82,6 +83,23 @@ struct client call_client(const struct call *call)
     return (struct client){.deadline_ns = call->request->deadline_ns,
                            .gone = http_client_gone,
                            .context = call->request->connection};
+}
+
+enum status call_parse(struct call *call, bool json, enum status (*parse)(struct call *, void *),
+                       void *into)
+{
+    enum { LARGE_JSON = 1 << 20 };
+    const struct http_request *request = call->request;
+    if (!http_header(request, "Content-Encoding") && !(json && request->body_length > LARGE_JSON))
+        return parse(call, into);
+    struct decode_request work = {.client = call_client(call)};
+    struct turn turn;
+    TRY(turn_take(decoders_turns(call->engine->decoders), &work, &turn));
+    enum status status = turn.guard.unwatched(&turn.guard);
+    if (status == STATUS_OK)
+        status = parse(call, into);
+    turn_give(&turn);
+    return status;
 }
 
 // ---- the small handlers -------------------------------------------------------------------------

@@ -50,7 +50,7 @@ static enum status read_options(const struct call *call, const struct body *body
     return read_logits(parameter(request, "logits", body->logits), &options->logits);
 }
 
-static enum status parse_body(const struct call *call, struct body *body)
+static enum status parse_body(struct call *call, void *body)
 {
     const struct http_request *request = call->request;
     const struct config *config = call->engine->config;
@@ -86,10 +86,17 @@ static enum status classify(struct call *call, const struct body *body)
     return status;
 }
 
+// A form or a picture needs no more than a look at its bytes, unless they are compressed.
+static enum status read_body(struct call *call, struct body *body)
+{
+    return call_parse(call, body_is_json(http_header(call->request, "Content-Type")), parse_body,
+                      body);
+}
+
 enum status classify_handle(struct call *call)
 {
     struct body body;
-    TRY(parse_body(call, &body));
+    TRY(read_body(call, &body));
     enum status status = classify(call, &body);
     body_release(&body);
     return status;
@@ -126,9 +133,10 @@ static enum status preprocess(struct call *call, const struct body *body)
     }
     uint8_t *pixels = malloc((size_t)side * (size_t)side * 3);
     enum status status = STATUS_OUT_OF_MEMORY;
+    struct client client = call_client(call);
     if (pixels)
-        status = inference_prepare(call->engine, call->request->deadline_ns, &body->images[0],
-                                   &call->trace, &result, pixels);
+        status = inference_prepare(call->engine, &client, &body->images[0], &call->trace, &result,
+                                   pixels);
     call->trace.images[inference_outcome(status)]++;
     if (status == STATUS_OK)
         status = respond_pixels(call, pixels, side);
@@ -139,7 +147,7 @@ static enum status preprocess(struct call *call, const struct body *body)
 enum status preprocess_handle(struct call *call)
 {
     struct body body;
-    TRY(parse_body(call, &body));
+    TRY(read_body(call, &body));
     enum status status = preprocess(call, &body);
     body_release(&body);
     return status;

@@ -255,6 +255,11 @@ static bool has_type(const char *content_type, const char *type)
            (content_type[length] == '\0' || strchr("; \t", content_type[length]));
 }
 
+bool body_is_json(const char *content_type)
+{
+    return has_type(content_type, "application/json");
+}
+
 static enum status parse_image(struct body *body, int max_images)
 {
     struct slice bytes = {(const char *)body->plain.bytes, body->plain.length};
@@ -276,7 +281,7 @@ static enum status parse(const struct body_source *source, struct body *body)
         return status_fail(STATUS_NO_IMAGE, "the body is empty: send the image in it");
     if (has_type(source->content_type, "multipart/form-data"))
         return parse_form(body, source->content_type, source->max_images);
-    if (has_type(source->content_type, "application/json"))
+    if (body_is_json(source->content_type))
         return parse_json(body, source->max_images);
     return parse_image(body, source->max_images);
 }

@@ -180,7 +180,7 @@ static enum status read_builtins(const struct section *section, struct catalog_e
     return STATUS_OK;
 }
 
-bool catalog_is_sha256(const char *text)
+static bool begins_sha256(const char *text)
 {
     const size_t length = strlen(text);
     return length >= 8 && length <= 64 && strspn(text, "0123456789abcdef") == length;
@@ -198,7 +198,7 @@ static enum status read_download(json_t *object, struct catalog_entry *entry)
     const char *digits = json_string_value(json_object_get(object, "sha256_prefix"));
     if (!from || strncmp(from, "https://", 8) != 0 || strlen(from) >= sizeof entry->url)
         return bad_field(&section, "url", "expected at most 127 bytes of https://...");
-    if (!digits || !catalog_is_sha256(digits))
+    if (!digits || !begins_sha256(digits))
         return bad_field(&section, "sha256_prefix", "expected 8..64 lower-case hex digits");
     snprintf(entry->url, sizeof entry->url, "%s", from);
     snprintf(entry->sha256, sizeof entry->sha256, "%s", digits);
@@ -243,16 +243,16 @@ enum status catalog_parse(const char *text, size_t length, struct catalog **cata
     *catalog = NULL;
     json_error_t error;
     json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
+    enum status status = STATUS_OK;
     if (!root)
-        return memory_check("models.json", status_fail(STATUS_INTERNAL, "models.json: line %d: %s",
-                                                       error.line, error.text));
-    enum status status;
+        status = status_fail(STATUS_INTERNAL, "models.json: line %d: %s", error.line, error.text);
+    status = memory_check("models.json", status); // a name may have lost a letter for lack of it
     struct catalog *parsed = calloc(1, sizeof *parsed);
-    if (parsed)
-        status = read_entries(root, parsed);
-    else
+    if (!parsed)
         status = status_fail(STATUS_OUT_OF_MEMORY, "models.json: no memory for %zu bytes",
                              sizeof *parsed);
+    if (status == STATUS_OK)
+        status = read_entries(root, parsed);
     json_decref(root);
     if (status != STATUS_OK) {
         catalog_close(parsed);

@@ -34,12 +34,13 @@ struct session {
     char first_fail[600]; // "NAME: detail"
 };
 
-static void prepare_file(struct session *session, const char *path, struct result *result,
-                         uint8_t *pixels)
+static void prepare_file(struct session *session, const char *path, struct image_guard *guard,
+                         struct result *result, uint8_t *pixels)
 {
     struct image_limits limits = {.max_pixels = session->config->max_pixels,
                                   .apply_orientation = session->config->exif_orientation != 0,
-                                  .fast_decode = session->config->fast_decode != 0};
+                                  .fast_decode = session->config->fast_decode != 0,
+                                  .guard = guard};
     struct mapping file;
     *result = (struct result){0};
     snprintf(result->name, sizeof result->name, "%s", path);
@@ -53,12 +54,12 @@ static void prepare_file(struct session *session, const char *path, struct resul
     mapping_close(&file);
 }
 
-static void prepare_one(void *context, int i, enum status turn)
+static void prepare_one(void *context, int i, struct image_guard *guard, enum status turn)
 {
     struct session *session = context;
     size_t side = (size_t)session->model.entry->dims.S, bytes = side * side * 3;
     (void)turn; // nobody's time runs out here
-    prepare_file(session, session->paths[i], &session->results[i],
+    prepare_file(session, session->paths[i], guard, &session->results[i],
                  session->pixels + bytes * (size_t)i);
 }
 
@@ -154,7 +155,8 @@ static enum status classify_batch(struct session *session, int batch, char **pat
     int good = 0;
     session->paths = paths;
     session->batch = batch;
-    decoders_run(session->decoders, INT64_MAX, batch, prepare_one, session);
+    struct decode_request patient = {.client = {.deadline_ns = INT64_MAX}, .max_pixels = INT64_MAX};
+    decoders_run(session->decoders, &patient, batch, prepare_one, session);
     for (int i = 0; i < batch; i++)
         if (session->results[i].status == STATUS_OK)
             TRY(vit_set_image(session->run, good++, session->pixels + bytes * (size_t)i));
@@ -170,7 +172,7 @@ static enum status open_session(struct session *session, int count, char **words
     session->json = config->json || !isatty(STDOUT_FILENO);
     TRY(pictures_init(&session->pictures, count, words));
     TRY(model_open(config, &session->model));
-    TRY(decoders_create((int)config->decode_threads, &session->decoders));
+    TRY(decoders_create((int)config->decode_threads, config->max_decode_bytes, &session->decoders));
     const struct vit_dims *dims = &session->model.entry->dims;
     session->max_batch = config->max_batch > 0 ? (int)config->max_batch : 8;
     session->top_k = config->top_k < dims->K ? (int)config->top_k : dims->K;

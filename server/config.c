@@ -148,9 +148,13 @@ static enum status load_file(const char *path, json_t **root)
             ungetc((unsigned char)start[--length], file);
     *root = json_loadf(file, JSON_REJECT_DUPLICATES, &error);
     fclose(file);
-    return *root ? STATUS_OK
-                 : memory_check(path, status_fail(STATUS_USAGE, "%s: line %d: %s", path, error.line,
-                                                  error.text));
+    enum status status = STATUS_OK;
+    if (!*root)
+        status = status_fail(STATUS_USAGE, "%s: line %d: %s", path, error.line, error.text);
+    status = memory_check(path, status); // a name may have lost a letter for lack of it
+    if (status != STATUS_OK)
+        json_decref(*root);
+    return status;
 }
 
 static enum status read_file(struct config *config, const char *path)

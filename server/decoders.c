@@ -1,9 +1,10 @@
-// DESIGN. Turns are a semaphore. A request with several images puts a round on the list and starts
-// on it itself, as long as there is a turn without waiting and no other round: what comes first
-// needs no other thread. Helpers take a turn first and an image only then, so one that waits for
-// its turn holds no image back; they go from round to round, so a request with many images does not
-// keep out one with few. There are as many helpers as turns: whatever the requests' own threads do,
-// each turn that falls free goes to somebody.
+// DESIGN. A request with several images puts a round on the list and starts on it itself, as long
+// as there is a turn without waiting and no other round: what comes first needs no other thread.
+// Helpers take a turn first and an image only then, so one that waits for its turn holds no image
+// back; they go from round to round, so a request with many images does not keep out one with few.
+// There are as many helpers as short turns: whatever the requests' own threads do, each turn that
+// falls free goes to somebody. Where all of them are held up by costly images, a request's own
+// thread takes part again.
 //
 // A round lives on its request's stack. The mutex guards the list and the rounds; a helper touches
 // a round without it only between claim() and finish(), and the request waits for both.
@@ -13,24 +14,26 @@
 #include "machine.h"
 #include <errno.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { STACK_BYTES = 512 * 1024 };
 
+// How long a request waits for the helpers before it looks at what they do.
+static const int64_t PATIENCE_NS = 20 * 1000000;
+
 struct round {
     decode_fn decode;
     void *context;
-    int64_t deadline_ns;
+    struct decode_request *request;
     int count, claimed, finished; // images
     pthread_cond_t done;
     struct round *next;
 };
 
 struct decoders {
-    sem_t turns;
+    struct turns *turns;
     pthread_mutex_t mutex; // guards everything below
     pthread_cond_t work;
     struct round *first, *last; // those with images that nobody has claimed
@@ -39,28 +42,9 @@ struct decoders {
     pthread_t helpers[];
 };
 
-static struct timespec timespec_of(int64_t ns)
+struct turns *decoders_turns(struct decoders *decoders)
 {
-    return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-}
-
-static enum status too_late(void)
-{
-    return status_fail(STATUS_DEADLINE, "the time ran out before the image was decoded");
-}
-
-enum status decoders_take_turn(struct decoders *decoders, int64_t deadline_ns)
-{
-    const struct timespec until = timespec_of(deadline_ns);
-    bool in_time = clock_ns() < deadline_ns;
-    while (in_time && sem_clockwait(&decoders->turns, CLOCK_MONOTONIC, &until) != 0)
-        in_time = errno != ETIMEDOUT;
-    return in_time ? STATUS_OK : too_late();
-}
-
-void decoders_give_turn(struct decoders *decoders)
-{
-    sem_post(&decoders->turns);
+    return decoders->turns;
 }
 
 static void append(struct decoders *decoders, struct round *round)
@@ -98,21 +82,29 @@ static void finish(struct round *round)
         pthread_cond_signal(&round->done);
 }
 
-// One image. The caller holds the mutex, and a turn, which is given back.
-static void decode_one(struct decoders *decoders, struct round *round)
+// One image of the round, if any is left. The caller holds the mutex, and a turn, which is given
+// back.
+static void decode_one(struct decoders *decoders, struct round *round, struct turn *turn)
 {
-    int index = claim(decoders, round);
+    const bool left = round && round->claimed < round->count;
+    const int index = left ? claim(decoders, round) : 0;
     pthread_mutex_unlock(&decoders->mutex);
-    bool in_time = clock_ns() < round->deadline_ns;
-    round->decode(round->context, index, in_time ? STATUS_OK : too_late());
-    decoders_give_turn(decoders);
+    if (left) {
+        turn->request = round->request;
+        enum status wanted = client_check(&round->request->client);
+        round->decode(round->context, index, wanted == STATUS_OK ? &turn->guard : NULL, wanted);
+    }
+    turn_give(turn);
     pthread_mutex_lock(&decoders->mutex);
-    finish(round);
+    if (left)
+        finish(round);
 }
 
 static void *help(void *argument)
 {
     struct decoders *decoders = argument;
+    struct decode_request patient = {.client = {.deadline_ns = INT64_MAX}};
+    struct turn turn;
     pthread_setname_np(pthread_self(), "decoder"); // for top and the like
     pthread_mutex_lock(&decoders->mutex);
     while (!decoders->stopping) {
@@ -121,20 +113,17 @@ static void *help(void *argument)
             continue;
         }
         pthread_mutex_unlock(&decoders->mutex);
-        while (sem_wait(&decoders->turns) != 0)
-            ;
+        const bool taken = turn_take(decoders->turns, &patient, &turn) == STATUS_OK;
         pthread_mutex_lock(&decoders->mutex);
-        if (decoders->first)
-            decode_one(decoders, decoders->first);
-        else
-            decoders_give_turn(decoders);
+        if (taken)
+            decode_one(decoders, decoders->first, &turn);
     }
     pthread_mutex_unlock(&decoders->mutex);
     return NULL;
 }
 
-// The request's time is over: its own thread takes what nobody has claimed.
-static void give_up(struct decoders *decoders, struct round *round)
+// Nobody waits for the request any more: its own thread takes what nobody has claimed.
+static void give_up(struct decoders *decoders, struct round *round, enum status reason)
 {
     int first = round->claimed;
     if (first == round->count)
@@ -143,28 +132,51 @@ static void give_up(struct decoders *decoders, struct round *round)
     round->claimed = round->count;
     pthread_mutex_unlock(&decoders->mutex);
     for (int i = first; i < round->count; i++)
-        round->decode(round->context, i, too_late());
+        round->decode(round->context, i, NULL, reason);
     pthread_mutex_lock(&decoders->mutex);
     round->finished += round->count - first;
 }
 
-static void wait_for(struct decoders *decoders, struct round *round)
+static void take_part(struct decoders *decoders, struct round *round)
 {
-    const struct timespec until = timespec_of(round->deadline_ns);
-    int error = 0;
-    while (round->finished < round->count && error != ETIMEDOUT)
-        error = pthread_cond_clockwait(&round->done, &decoders->mutex, CLOCK_MONOTONIC, &until);
-    if (error == ETIMEDOUT)
-        give_up(decoders, round);
-    while (round->finished < round->count)
-        pthread_cond_wait(&round->done, &decoders->mutex);
+    struct turn turn;
+    bool taken = true;
+    while (taken && round->claimed < round->count) {
+        pthread_mutex_unlock(&decoders->mutex);
+        taken = turn_take(decoders->turns, round->request, &turn) == STATUS_OK;
+        pthread_mutex_lock(&decoders->mutex);
+        if (taken)
+            decode_one(decoders, round, &turn);
+    }
 }
 
-void decoders_run(struct decoders *decoders, int64_t deadline_ns, int count, decode_fn decode,
-                  void *context)
+static void wait_a_while(struct decoders *decoders, struct round *round)
 {
-    struct round round = {
-        .decode = decode, .context = context, .deadline_ns = deadline_ns, .count = count};
+    const int64_t until = clock_ns() + PATIENCE_NS;
+    const struct timespec time = {until / 1000000000, until % 1000000000};
+    int error = 0;
+    while (round->finished < round->count && error != ETIMEDOUT)
+        error = pthread_cond_clockwait(&round->done, &decoders->mutex, CLOCK_MONOTONIC, &time);
+}
+
+static void wait_for(struct decoders *decoders, struct round *round)
+{
+    while (round->finished < round->count) {
+        const int claimed = round->claimed;
+        wait_a_while(decoders, round);
+        enum status wanted = client_check(&round->request->client);
+        if (wanted != STATUS_OK)
+            give_up(decoders, round, wanted);
+        else if (round->claimed == claimed)
+            take_part(decoders, round);
+    }
+}
+
+void decoders_run(struct decoders *decoders, struct decode_request *request, int count,
+                  decode_fn decode, void *context)
+{
+    struct round round = {.decode = decode, .context = context, .request = request, .count = count};
+    struct turn turn;
     if (count < 1)
         return;
     pthread_cond_init(&round.done, NULL);
@@ -173,8 +185,8 @@ void decoders_run(struct decoders *decoders, int64_t deadline_ns, int count, dec
     for (int i = 1; i < count && i <= decoders->n_helpers; i++)
         pthread_cond_signal(&decoders->work);
     while (decoders->first == &round && decoders->last == &round &&
-           sem_trywait(&decoders->turns) == 0)
-        decode_one(decoders, &round);
+           turn_try(decoders->turns, request, &turn))
+        decode_one(decoders, &round, &turn);
     wait_for(decoders, &round);
     pthread_mutex_unlock(&decoders->mutex);
     pthread_cond_destroy(&round.done);
@@ -198,18 +210,31 @@ static enum status start_helpers(struct decoders *decoders, int count)
                        decoders->n_helpers + 1, count, strerror(error));
 }
 
-enum status decoders_create(int turns, struct decoders **out)
+// A GiB holds the largest pictures; many threads that decode at once may hold more.
+static int64_t default_max_bytes(const struct machine *machine, int turns)
 {
+    const int64_t quarter = machine->memory_bytes / 4, gib = INT64_C(1) << 30;
+    const int64_t most = turns > 8 ? turns * (gib / 8) : gib;
+    return quarter > 0 && quarter < most ? quarter : most;
+}
+
+enum status decoders_create(int turns, int64_t max_bytes, struct decoders **out)
+{
+    struct machine machine;
+    machine_read(&machine);
     if (turns == 0)
-        turns = machine_cores();
+        turns = machine.cores;
+    if (max_bytes == 0)
+        max_bytes = default_max_bytes(&machine, turns);
     struct decoders *decoders =
         calloc(1, sizeof *decoders + sizeof *decoders->helpers * (size_t)turns);
     if (!decoders)
         return status_fail(STATUS_OUT_OF_MEMORY, "decoders: out of memory");
-    sem_init(&decoders->turns, 0, (unsigned)turns);
     pthread_mutex_init(&decoders->mutex, NULL);
     pthread_cond_init(&decoders->work, NULL);
-    enum status status = start_helpers(decoders, turns);
+    enum status status = turns_create(turns, max_bytes, &decoders->turns);
+    if (status == STATUS_OK)
+        status = start_helpers(decoders, turns);
     if (status != STATUS_OK) {
         decoders_free(decoders);
         return status;
@@ -228,8 +253,8 @@ void decoders_free(struct decoders *decoders)
     pthread_mutex_unlock(&decoders->mutex);
     for (int i = 0; i < decoders->n_helpers; i++)
         pthread_join(decoders->helpers[i], NULL);
+    turns_free(decoders->turns);
     pthread_cond_destroy(&decoders->work);
     pthread_mutex_destroy(&decoders->mutex);
-    sem_destroy(&decoders->turns);
     free(decoders);
 }

@@ -29,7 +29,9 @@ struct transfer {
     char error[CURL_ERROR_SIZE];
     int64_t start, bytes; // of the file: before, and now
     bool begun;           // the body has
-    int write_error;      // an errno
+    int64_t max_bytes;
+    bool too_long;
+    int write_error; // an errno
 
     sigset_t signals;
     bool progress; // shown on standard error
@@ -82,11 +84,16 @@ static long response_code(const struct transfer *transfer)
 
 static bool begin_body(struct transfer *transfer)
 {
+    curl_off_t length = -1; // unknown
     transfer->begun = true;
-    if (response_code(transfer) == 206)
-        return true;
-    transfer->start = transfer->bytes = 0; // the server sends the file from its beginning
-    return ftruncate(transfer->fd, 0) == 0 && lseek(transfer->fd, 0, SEEK_SET) == 0;
+    if (response_code(transfer) != 206) { // the server sends the file from its beginning
+        transfer->start = transfer->bytes = 0;
+        if (ftruncate(transfer->fd, 0) != 0 || lseek(transfer->fd, 0, SEEK_SET) != 0)
+            return false;
+    }
+    transfer->curl.getinfo(transfer->handle, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+    transfer->too_long = length > transfer->max_bytes - transfer->start;
+    return !transfer->too_long;
 }
 
 static size_t on_body(char *piece, size_t one, size_t length, void *context)
@@ -94,13 +101,15 @@ static size_t on_body(char *piece, size_t one, size_t length, void *context)
     struct transfer *transfer = context;
     (void)one;
     bool good = transfer->begun || begin_body(transfer);
+    transfer->too_long |= (int64_t)length > transfer->max_bytes - transfer->bytes;
+    good = good && !transfer->too_long;
     for (size_t done = 0; good && done < length;) {
         ssize_t written = write(transfer->fd, piece + done, length - done);
         good = written >= 0;
         done += good ? (size_t)written : 0;
         transfer->bytes += good ? written : 0;
     }
-    if (!good)
+    if (!good && !transfer->too_long)
         transfer->write_error = errno;
     return good ? length : 0;
 }
@@ -173,6 +182,10 @@ static enum status judge(const struct transfer *transfer, CURLcode result)
     const long code = response_code(transfer);
     if (code == 416 && transfer->start > 0) // nothing was missing
         return STATUS_OK;
+    if (transfer->too_long)
+        return status_fail(STATUS_IO,
+                           "%.300s: longer than the %.1f MB expected at most; nothing is kept",
+                           transfer->url, (double)transfer->max_bytes * 1e-6);
     if (transfer->bytes > 0)
         snprintf(kept, sizeof kept, "; %.1f MB are kept, pull again to go on",
                  (double)transfer->bytes * 1e-6);
@@ -208,11 +221,14 @@ static enum status perform(struct transfer *transfer)
     return status;
 }
 
-enum status download(const char *url, const char *path, int fd, int64_t *bytes)
+enum status download(const char *url, const char *path, int fd, int64_t max_bytes, int64_t *bytes)
 {
     const struct timespec now = {0};
-    struct transfer transfer = {
-        .url = url, .path = path, .fd = fd, .progress = isatty(STDERR_FILENO)};
+    struct transfer transfer = {.url = url,
+                                .path = path,
+                                .fd = fd,
+                                .max_bytes = max_bytes,
+                                .progress = isatty(STDERR_FILENO)};
     transfer.start = transfer.bytes = lseek(fd, 0, SEEK_END);
     sigset_t before;
     sigemptyset(&transfer.signals);
@@ -224,6 +240,6 @@ enum status download(const char *url, const char *path, int fd, int64_t *bytes)
     while (sigtimedwait(&transfer.signals, NULL, &now) > 0) // said already
         ;
     sigprocmask(SIG_SETMASK, &before, NULL);
-    *bytes = transfer.bytes;
+    *bytes = transfer.too_long ? 0 : transfer.bytes;
     return status;
 }

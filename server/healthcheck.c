@@ -114,8 +114,10 @@ static enum status ask(struct check *check)
 int healthcheck_main(const struct config *config)
 {
     const int64_t timeout_ns = INT64_C(3000000000);
-    struct check check = {.address = config->listen,
-                          .port = (int)(config->admin_port > 0 ? config->admin_port : config->port),
+    const bool admin = config->admin_port > 0;
+    struct check check = {.address = admin && *config->admin_listen ? config->admin_listen
+                                                                    : config->listen,
+                          .port = (int)(admin ? config->admin_port : config->port),
                           .deadline_ns = clock_ns() + timeout_ns,
                           .fd = -1};
     enum status status = ask(&check);

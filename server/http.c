@@ -8,9 +8,10 @@
 #include "http.h"
 #include "arrival.h"
 #include "clock.h"
-#include "listener.h"
+#include "hosts.h"
 #include "log.h"
 #include "peers.h"
+#include "reception.h"
 #include <errno.h>
 #include <limits.h>
 #include <microhttpd.h>
@@ -24,12 +25,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { THREAD_STACK_BYTES = 512 * 1024 };
+enum {
+    HEAD_MS = 10 * 1000, // for the headers of a request
+    THREAD_STACK_BYTES = 512 * 1024,
+    SMALL_ANSWER_BYTES = 64 * 1024, // what a connection may cost unasked
+};
+
+// As GnuTLS has it: nothing before TLS 1.2, and no keys sent under RSA, which whoever gets the
+// certificate's key could read later.
+static const char TLS_PRIORITIES[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA";
 
 struct http_server {
     struct http_options options;
     struct MHD_Daemon *daemon;
-    struct listener *listener;
+    struct reception *reception;
+    struct host_rules hosts;
     struct watch *watch;
     bool tls;
     uint64_t id_seed;
@@ -45,46 +55,15 @@ struct exchange {
     char id[129], name[256]; // "POST /classify", or its beginning
     int64_t arrived_ns;
     struct arrival arrival;
-    bool last;   // the connection closes after the reply
-    bool unread; // and its client may still be sending a body
+    int64_t answer_bytes; // that wait to be sent
+    bool absolute;        // the form of its target
+    bool last;            // the connection closes after the reply
+    bool unread;          // and its client may still be sending a body
 };
-
-const char *http_header(const struct http_request *request, const char *name)
-{
-    const char *value = NULL;
-    MHD_lookup_connection_value_n(request->connection, MHD_HEADER_KIND, name, strlen(name), &value,
-                                  NULL);
-    return value;
-}
-
-const char *http_query(const struct http_request *request, const char *name)
-{
-    return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
-}
 
 static int descriptor(struct MHD_Connection *connection)
 {
     return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-}
-
-// A client that has closed one direction only looks the same as one that has closed both.
-bool http_client_gone(void *connection)
-{
-    char byte;
-    ssize_t got = recv(descriptor(connection), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
-}
-
-void http_add_header(struct http_response *response, const char *name, const char *format, ...)
-{
-    if (response->n_headers == HTTP_MAX_HEADERS)
-        return;
-    va_list args;
-    va_start(args, format);
-    char *value = response->headers[response->n_headers].value;
-    vsnprintf(value, sizeof response->headers->value, format, args);
-    va_end(args);
-    response->headers[response->n_headers++].name = name;
 }
 
 static void choose_id(struct exchange *exchange, struct MHD_Connection *connection)
@@ -100,31 +79,6 @@ static void choose_id(struct exchange *exchange, struct MHD_Connection *connecti
         snprintf(exchange->id, sizeof exchange->id, "%016llx",
                  (unsigned long long)(exchange->server->id_seed +
                                       atomic_fetch_add(&exchange->server->next_id, 1)));
-}
-
-static enum MHD_Result queue_response(struct exchange *exchange, struct MHD_Connection *connection,
-                                      enum status status, struct http_response *response)
-{
-    struct MHD_Response *reply =
-        MHD_create_response_from_buffer(response->length, response->body, MHD_RESPMEM_MUST_FREE);
-    if (!reply) {
-        free(response->body);
-        return MHD_NO;
-    }
-    bool complete = !response->content_type ||
-                    MHD_add_response_header(reply, "Content-Type", response->content_type);
-    complete = MHD_add_response_header(reply, "X-Request-Id", exchange->id) && complete;
-    for (int i = 0; i < response->n_headers; i++)
-        complete =
-            MHD_add_response_header(reply, response->headers[i].name, response->headers[i].value) &&
-            complete;
-    if (exchange->last)
-        complete = MHD_add_response_header(reply, "Connection", "close") && complete;
-    // Better no answer than one that lacks a header for want of memory.
-    enum MHD_Result result =
-        complete ? MHD_queue_response(connection, (unsigned)status_http(status), reply) : MHD_NO;
-    MHD_destroy_response(reply);
-    return result;
 }
 
 static struct http_request describe(struct exchange *exchange, struct MHD_Connection *connection,
@@ -151,9 +105,12 @@ static enum MHD_Result answer(struct exchange *exchange, struct MHD_Connection *
     request.refused = refused;
     enum status status = options->handler(options->context, &request, &response);
     intake_release(&exchange->arrival.intake); // before the client knows that it may send the next
+    exchange->answer_bytes = response.length > SMALL_ANSWER_BYTES ? (int64_t)response.length : 0;
+    budget_charge(&options->load->bytes, exchange->answer_bytes);
     exchange->unread = refused != STATUS_OK;
     exchange->last = exchange->unread || atomic_load(&exchange->server->draining);
-    return queue_response(exchange, connection, status, &response);
+    const unsigned code = (unsigned)status_http(status);
+    return http_reply(connection, exchange->id, code, &response, exchange->last) ? MHD_YES : MHD_NO;
 }
 
 static enum MHD_Result note_header(void *context, enum MHD_ValueKind kind, const char *name,
@@ -164,6 +121,15 @@ static enum MHD_Result note_header(void *context, enum MHD_ValueKind kind, const
     return MHD_YES;
 }
 
+// Who sends no Host is no browser, nor is who sends a target with a host in it.
+static enum status check_host(const struct exchange *exchange)
+{
+    const char *host = exchange->arrival.intake.framing.host;
+    if (!host || exchange->absolute || hosts_allow(&exchange->server->hosts, host))
+        return STATUS_OK;
+    return status_fail(STATUS_MISDIRECTED, "Host: \"%.64s\" is not ours (--allowed-hosts)", host);
+}
+
 // The headers have arrived: a body that we will not take is refused before it is sent.
 static enum status begin_body(struct exchange *exchange, struct MHD_Connection *connection,
                               const char *method, const char *path, const char *version)
@@ -172,18 +138,20 @@ static enum status begin_body(struct exchange *exchange, struct MHD_Connection *
     struct http_request request = describe(exchange, connection, method, path);
     MHD_get_connection_values(connection, MHD_HEADER_KIND, note_header, &exchange->arrival.intake);
     TRY(intake_check(&exchange->arrival.intake, strcmp(version, "HTTP/1.0") != 0));
+    TRY(check_host(exchange));
     TRY(options->admit(options->context, &request));
     return arrival_begin(&exchange->arrival);
 }
 
 static enum MHD_Result begin_request(struct http_server *server, struct MHD_Connection *connection,
                                      const char *method, const char *path, const char *version,
-                                     void **state)
+                                     bool absolute, void **state)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
     if (!exchange)
         return MHD_NO;
     exchange->server = server;
+    exchange->absolute = absolute;
     snprintf(exchange->name, sizeof exchange->name, "%s %s", method, path);
     exchange->arrived_ns = clock_ns();
     exchange->arrival = (struct arrival){.watch = server->watch,
@@ -206,9 +174,10 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 {
     struct http_server *server = context;
     struct exchange *exchange = *state;
-    path = intake_path(method, path);
+    const char *target = path;
+    path = intake_path(method, target);
     if (!exchange)
-        return begin_request(server, connection, method, path, version, state);
+        return begin_request(server, connection, method, path, version, path != target, state);
     if (*data_length == 0)
         return answer(exchange, connection, method, path, arrival_end(&exchange->arrival));
     enum status status = arrival_append(&exchange->arrival, data, *data_length);
@@ -229,8 +198,10 @@ static void leave(struct exchange *exchange)
 
 static void end_request(struct exchange *exchange)
 {
+    struct http_load *load = exchange->server->options.load;
     arrival_release(&exchange->arrival);
-    atomic_fetch_sub(&exchange->server->options.load->requests, 1);
+    budget_give(&load->bytes, exchange->answer_bytes);
+    atomic_fetch_sub(&load->requests, 1);
 }
 
 // On the connection's thread. A drain must miss neither its request nor its leaving.
@@ -258,8 +229,9 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 
 // Version 1.0.1 never completes a request for whose error it has no memory (a chunk's line that is
 // too long), which a stop would then wait for: what is left of a connection ends with it.
-static void forget(struct http_server *server, int fd)
+static void forget(void *context, int fd)
 {
+    struct http_server *server = context;
     struct exchange *left = peers_take(server->peers, fd);
     if (left)
         end_request(left);
@@ -292,21 +264,33 @@ static void on_library_message(void *context, const char *format, va_list args)
     log_debug("http: %s", text);
 }
 
-// The library takes the connection up on a thread of its own, later: it is counted here, where a
-// stop cannot miss it.
-static void on_accept(void *context, int fd, const struct sockaddr *address, socklen_t length)
+// The library takes the connection up on a thread of its own, later.
+static void on_accepted(void *context, int fd, const struct sockaddr *address, socklen_t length)
 {
     struct http_server *server = context;
-    forget(server, fd);
-    if (!peers_add(server->peers, fd, server->options.max_connections)) {
-        log_debug("connection refused: there are %d already", peers_count(server->peers));
-        close(fd);
+    if (MHD_add_connection(server->daemon, fd, address, length) == MHD_YES)
         return;
-    }
-    if (MHD_add_connection(server->daemon, fd, address, length) != MHD_YES) {
-        log_debug("connection refused: %s", strerror(errno));
-        forget(server, fd);
-    }
+    log_debug("connection refused: %s", strerror(errno));
+    forget(server, fd);
+}
+
+static enum status open_reception(struct http_server *server)
+{
+    const struct http_options *options = &server->options;
+    return reception_open(&(struct reception_options){.listen = options->listen,
+                                                      .port = options->port,
+                                                      .max_connections = options->max_connections,
+                                                      .max_of_client = options->max_of_client,
+                                                      .trusted = options->trusted,
+                                                      .replaces = options->replaces,
+                                                      .head_ms = HEAD_MS,
+                                                      .idle_ms = options->idle_timeout_ms + HEAD_MS,
+                                                      .peers = server->peers,
+                                                      .watch = server->watch,
+                                                      .accepted = on_accepted,
+                                                      .forget = forget,
+                                                      .context = server},
+                          &server->reception);
 }
 
 static enum status start(struct http_server *server)
@@ -318,12 +302,13 @@ static enum status start(struct http_server *server)
     const struct http_options *options = &server->options;
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
                      MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG;
-    // Without TLS the list of its options ends where it begins. The library reads both texts in
+    // Without TLS the list of its options ends where it begins. The library reads the texts in
     // MHD_start_daemon() and keeps what it made of them, not the texts.
     struct MHD_OptionItem tls[] = {
         {options->tls_key ? MHD_OPTION_HTTPS_MEM_KEY : MHD_OPTION_END, 0,
          (void *)(uintptr_t)options->tls_key},
         {MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)options->tls_cert},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)TLS_PRIORITIES},
         {MHD_OPTION_END, 0, NULL}};
     // The connection limit is ours: at its own, version 0.9.75 keeps a mutex locked for ever.
     server->daemon = MHD_start_daemon(
@@ -340,13 +325,17 @@ static enum status start(struct http_server *server)
                            "of them is broken (--log-level debug says more)");
     if (!server->daemon)
         return status_fail(STATUS_INTERNAL, "the HTTP library does not start: %s", strerror(errno));
-    return listener_start(options->listen, options->port, on_accept, server, &server->listener);
+    TRY(open_reception(server));
+    server->hosts = (struct host_rules){options->listen, options->allowed_hosts,
+                                        reception_is_local(server->reception)};
+    return reception_begin(server->reception);
 }
 
 static void release(struct http_server *server)
 {
     if (server->daemon)
         MHD_stop_daemon(server->daemon);
+    reception_free(server->reception);
     watch_stop(server->watch);
     peers_free(server->peers);
     free(server);
@@ -370,27 +359,27 @@ enum status http_start(const struct http_options *options, struct http_server **
 
 const char *http_address(const struct http_server *server)
 {
-    return listener_address(server->listener);
+    return reception_address(server->reception);
 }
 
 // Until every request in work is answered and its client has what it was sent. A connection that
 // was accepted but has not sent its request yet counts for a second: longer, and an idle client
-// could hold the stop.
+// could hold the stop. It is a second of looks, not of the clock: a machine that stood still
+// meanwhile may hold requests that nobody has read.
 static void drain(struct http_server *server, int64_t timeout_ms, bool (*hurry)(void))
 {
-    const int64_t fresh_ms = 1000;
-    int64_t start = clock_ns();
-    for (;;) {
-        int64_t elapsed_ms = (clock_ns() - start) / 1000000;
-        bool fresh = peers_fresh(server->peers) > 0 && elapsed_ms < fresh_ms;
+    enum { LOOK_MS = 5, FRESH_LOOKS = 1000 / LOOK_MS };
+    const int64_t start = clock_ns();
+    for (int looks = 0;; looks++) {
+        bool fresh = peers_fresh(server->peers) > 0 && looks < FRESH_LOOKS;
         int requests = atomic_load(&server->options.load->requests);
         if (requests == 0 && !fresh && atomic_load(&server->leaving) == 0)
             return;
-        if (elapsed_ms >= timeout_ms || hurry()) {
+        if (clock_ns() - start >= timeout_ms * 1000000 || hurry()) {
             log_warning("stopping with %d requests unanswered", requests);
             return;
         }
-        poll(NULL, 0, 5);
+        poll(NULL, 0, LOOK_MS);
     }
 }
 
@@ -399,7 +388,7 @@ void http_stop(struct http_server *server, int64_t timeout_ms, bool (*hurry)(voi
     if (!server)
         return;
     atomic_store(&server->draining, true);
-    listener_stop(server->listener);
+    reception_close(server->reception);
     drain(server, timeout_ms, hurry);
     release(server);
 }

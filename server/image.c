@@ -1,14 +1,22 @@
-// What the formats share: which one it is, the limit on the pixels, and the turn that EXIF asks
-// for. Upright pictures pass through row by row; of those to be turned the window is kept, and
-// turned when it is full.
+// What the formats share: which one it is, the limit on the pixels, the guard, and the turn that
+// EXIF asks for. Upright pictures pass through row by row; of those to be turned the window is
+// kept, and turned when it is full.
 
 #include "image.h"
 #include "image_format.h"
 #include <stdlib.h>
 #include <string.h>
 
+// Of work between two looks at the guard: less than a millisecond.
+enum { CHECKED_PIXELS = 1 << 16 };
+
+// Of work that cannot be looked at: some ten milliseconds, which is not worth a word.
+enum { UNWATCHED_PIXELS = 1 << 19 };
+
 struct image_receiver {
     struct image_sink *sink;
+    struct image_guard *guard; // NULL: none
+    int64_t unchecked;         // pixels of work since it was asked
     bool apply_orientation;
     int orientation;   // 1: rows go straight to the sink
     struct image kept; // else: the window as the file stores it, of which `filled` rows have come
@@ -25,6 +33,28 @@ enum status image_check_size(const char *format, int64_t width, int64_t height,
                            "%s: %lld x %lld pixels, the limit is %lld pixels", format,
                            (long long)width, (long long)height, (long long)limits->max_pixels);
     return STATUS_OK;
+}
+
+enum status image_admit(struct image_receiver *receiver, int64_t pixels, int64_t bytes)
+{
+    struct image_guard *guard = receiver->guard;
+    return guard ? guard->admit(guard, pixels, bytes) : STATUS_OK;
+}
+
+enum status image_check(struct image_receiver *receiver, int64_t pixels)
+{
+    struct image_guard *guard = receiver->guard;
+    receiver->unchecked += pixels;
+    if (!guard || receiver->unchecked < CHECKED_PIXELS)
+        return STATUS_OK;
+    receiver->unchecked = 0;
+    return guard->check(guard);
+}
+
+enum status image_unwatched(struct image_receiver *receiver, int64_t pixels)
+{
+    struct image_guard *guard = receiver->guard;
+    return guard && pixels > UNWATCHED_PIXELS ? guard->unwatched(guard) : STATUS_OK;
 }
 
 // Within the limit, as image_check_size() has it.
@@ -82,11 +112,16 @@ static struct image_window stored_window(struct image_window window, const struc
     return window;
 }
 
+bool image_turns(const struct image_receiver *receiver, int orientation)
+{
+    return receiver->apply_orientation && orientation != 1;
+}
+
 enum status image_begin(struct image_receiver *receiver, const struct image_size *size,
                         int orientation, struct image_window *window)
 {
     struct image_size upright = *size;
-    receiver->orientation = receiver->apply_orientation ? orientation : 1;
+    receiver->orientation = image_turns(receiver, orientation) ? orientation : 1;
     if (exchanges(receiver->orientation))
         upright = (struct image_size){size->height, size->width, size->reduction};
     TRY(receiver->sink->begin(receiver->sink, &upright, window));
@@ -105,7 +140,7 @@ void image_rows(struct image_receiver *receiver, const uint8_t *const *rows, int
 }
 
 // Turns and mirrors the picture upright.
-static enum status image_turn(struct image *image, int orientation)
+static enum status image_turn(struct image_receiver *receiver, struct image *image, int orientation)
 {
     enum { TILE = 64 }; // columns of the source read as rows: a tile of them stays in the cache
     bool exchange = exchanges(orientation);
@@ -121,37 +156,40 @@ static enum status image_turn(struct image *image, int orientation)
     const uint8_t *origin = image->rgb;
     origin += along_x < 0 ? 3 * ((ptrdiff_t)image->width - 1) : 0;
     origin += along_y < 0 ? 3 * (ptrdiff_t)image->width * ((ptrdiff_t)image->height - 1) : 0;
-    for (int left = 0; left < width; left += TILE) {
+    enum status status = STATUS_OK;
+    for (int left = 0; left < width && status == STATUS_OK; left += TILE) {
         int right = left + TILE < width ? left + TILE : width;
         for (int y = 0; y < height; y++) {
             uint8_t *to = image_row(&turned, y) + (size_t)left * 3;
             for (int x = left; x < right; x++, to += 3)
                 memcpy(to, origin + x * step_x + y * step_y, 3);
         }
+        status = image_check(receiver, (int64_t)(right - left) * height);
     }
     image_release(image);
     *image = turned;
-    return STATUS_OK;
+    return status;
 }
 
-void image_rows_of(struct image_receiver *receiver, const struct image *image,
-                   const struct image_window *window)
+enum status image_rows_of(struct image_receiver *receiver, const struct image *image,
+                          const struct image_window *window)
 {
     for (int y = 0, count; y < window->height; y += count) {
         const uint8_t *rows[IMAGE_ROWS];
         for (count = 0; count < IMAGE_ROWS && y + count < window->height; count++)
             rows[count] = image_row(image, window->top + y + count) + (size_t)window->left * 3;
         image_rows(receiver, rows, count);
+        TRY(image_check(receiver, (int64_t)count * window->width));
     }
+    return STATUS_OK;
 }
 
 static enum status send_turned(struct image_receiver *receiver)
 {
-    TRY(image_turn(&receiver->kept, receiver->orientation));
+    TRY(image_turn(receiver, &receiver->kept, receiver->orientation));
     receiver->orientation = 1;
     struct image_window all = {.width = receiver->kept.width, .height = receiver->kept.height};
-    image_rows_of(receiver, &receiver->kept, &all);
-    return STATUS_OK;
+    return image_rows_of(receiver, &receiver->kept, &all);
 }
 
 enum status image_read(const uint8_t *bytes, size_t length, const struct image_limits *limits,
@@ -163,7 +201,8 @@ enum status image_read(const uint8_t *bytes, size_t length, const struct image_l
         return status_fail(STATUS_UNSUPPORTED_IMAGE, "empty; JPEG, PNG and WebP are supported");
 
     enum status status;
-    struct image_receiver receiver = {.sink = sink, .apply_orientation = limits->apply_orientation};
+    struct image_receiver receiver = {
+        .sink = sink, .guard = limits->guard, .apply_orientation = limits->apply_orientation};
     if (length >= sizeof jpeg_start && memcmp(bytes, jpeg_start, sizeof jpeg_start) == 0)
         status = image_read_jpeg(bytes, length, limits, &receiver, sink->shortest);
     else if (length >= sizeof png_start && memcmp(bytes, png_start, sizeof png_start) == 0)
@@ -185,8 +224,7 @@ enum status image_send(const struct image *image, struct image_sink *sink)
     struct image_size size = {image->width, image->height, 1};
     struct image_window window;
     TRY(image_begin(&receiver, &size, 1, &window));
-    image_rows_of(&receiver, image, &window);
-    return STATUS_OK;
+    return image_rows_of(&receiver, image, &window);
 }
 
 // ---- image_decode: a sink that keeps everything

@@ -13,11 +13,15 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
-// Each scan of a progressive file is a pass over the whole picture, however few bytes it has.
-// Encoders write about ten; one per coefficient and component would be 190. Large pictures get
-// fewer: JPEG_SCANNED_PIXELS in all passes together take a second or two.
-enum { JPEG_MIN_SCANS = 32, JPEG_MAX_SCANS = 256 };
-#define JPEG_SCANNED_PIXELS ((int64_t)1 << 31)
+// Each scan of a progressive file is a pass over all of its components, however few bytes it has.
+// Encoders write about ten, 14 samples a pixel; one per coefficient and component would be 190.
+// JPEG_SCANNED_SAMPLES in all scans together take a third of a second; what is larger than pictures
+// are by default may have JPEG_SCANNED_PASSES over the whole.
+enum { JPEG_MAX_SCANS = 256, JPEG_SCANNED_PASSES = 32 };
+#define JPEG_SCANNED_SAMPLES ((int64_t)1 << 31)
+
+// Rows are skipped in pieces of so many pixels, since libjpeg says nothing meanwhile.
+enum { JPEG_SKIPPED_PIXELS = 1 << 16 };
 
 enum {
     JPEG_BLOCK = 1 << 16,    // Pillow's: what libjpeg sees of the file at a time
@@ -30,8 +34,10 @@ struct jpeg_reader {
     struct jpeg_source_mgr source;
     const uint8_t *bytes, *seen, *end; // the file: its start, what the source has had, its end
     bool complete;                     // all the rows are there
+    struct image_receiver *receiver;
     struct jpeg_progress_mgr progress;
-    int max_scans;
+    int scan;                 // the one that was looked at last
+    int64_t samples, allowed; // in the scans up to it, and in all that there may be
     jmp_buf escape;
     enum status status; // why we escaped
 };
@@ -60,19 +66,47 @@ static void jpeg_say_nothing(j_common_ptr cinfo)
     (void)cinfo;
 }
 
-static int jpeg_scans_allowed(int64_t pixels)
+static int64_t jpeg_scanned_samples(const struct jpeg_decompress_struct *cinfo)
 {
-    int64_t scans = JPEG_SCANNED_PIXELS / pixels;
-    if (scans < JPEG_MIN_SCANS)
-        return JPEG_MIN_SCANS;
-    return scans > JPEG_MAX_SCANS ? JPEG_MAX_SCANS : (int)scans;
+    int64_t samples = 0;
+    for (int i = 0; i < cinfo->comps_in_scan; i++)
+        samples += (int64_t)cinfo->cur_comp_info[i]->width_in_blocks *
+                   cinfo->cur_comp_info[i]->height_in_blocks * DCTSIZE2;
+    return samples;
 }
 
-static void jpeg_watch_scans(j_common_ptr cinfo)
+static enum status jpeg_check_scans(struct jpeg_reader *reader)
 {
-    int limit = ((struct jpeg_reader *)cinfo->client_data)->max_scans;
-    if (((j_decompress_ptr)cinfo)->input_scan_number > limit)
-        jpeg_escape(cinfo, status_fail(STATUS_BAD_IMAGE, "jpeg: more than %d scans", limit));
+    const struct jpeg_decompress_struct *cinfo = &reader->cinfo;
+    if (cinfo->input_scan_number == reader->scan)
+        return STATUS_OK;
+    reader->scan = cinfo->input_scan_number;
+    reader->samples += jpeg_scanned_samples(cinfo);
+    if (reader->scan > JPEG_MAX_SCANS)
+        return status_fail(STATUS_BAD_IMAGE, "jpeg: more than %d scans", JPEG_MAX_SCANS);
+    if (reader->samples > reader->allowed)
+        return status_fail(STATUS_BAD_IMAGE, "jpeg: %d scans pass over more than %lld samples",
+                           reader->scan, (long long)reader->allowed);
+    return STATUS_OK;
+}
+
+static void jpeg_check(struct jpeg_reader *reader, int64_t pixels)
+{
+    enum status status = image_check(reader->receiver, pixels);
+    if (status != STATUS_OK)
+        jpeg_escape((j_common_ptr)&reader->cinfo, status);
+}
+
+// libjpeg calls this before each row of blocks of a scan, and for each row that it puts out.
+static void jpeg_watch(j_common_ptr common)
+{
+    struct jpeg_reader *reader = common->client_data;
+    const struct jpeg_decompress_struct *cinfo = &reader->cinfo;
+    const int rows = cinfo->output_scanline == 0 ? cinfo->max_v_samp_factor * DCTSIZE : 1;
+    enum status status = jpeg_check_scans(reader);
+    if (status != STATUS_OK)
+        jpeg_escape(common, status);
+    jpeg_check(reader, (int64_t)cinfo->image_width * rows);
 }
 
 static void jpeg_source_nothing(j_decompress_ptr cinfo)
@@ -142,7 +176,7 @@ static void jpeg_reader_init(struct jpeg_reader *reader, const uint8_t *bytes, s
         .term_source = jpeg_source_nothing,
     };
     reader->cinfo.src = &reader->source;
-    reader->progress.progress_monitor = jpeg_watch_scans;
+    reader->progress.progress_monitor = jpeg_watch;
     reader->cinfo.progress = &reader->progress;
 }
 
@@ -228,6 +262,19 @@ static bool jpeg_can_crop(struct jpeg_decompress_struct *cinfo)
     return !jpeg_has_multiple_scans(cinfo) && (cinfo->scale_denom == 1 || common);
 }
 
+// Pieces of whole rows of blocks give what one skip over all of them would.
+static void jpeg_skip(struct jpeg_decompress_struct *cinfo, JDIMENSION rows)
+{
+    const JDIMENSION block_row = (JDIMENSION)(cinfo->max_v_samp_factor * DCTSIZE);
+    const JDIMENSION piece = (JPEG_SKIPPED_PIXELS / cinfo->image_width / block_row + 1) * block_row;
+    while (rows > 0) {
+        const JDIMENSION count = rows < piece ? rows : piece;
+        jpeg_skip_scanlines(cinfo, count);
+        jpeg_check(cinfo->client_data, (int64_t)cinfo->image_width * count);
+        rows -= count;
+    }
+}
+
 // Leaves the rows above the window out, and the columns beside it but for a margin: upsampling
 // chroma takes the last column that is decoded for the edge of the picture, so that columns up to
 // one block further must be there. Returns how many columns are left of the window.
@@ -242,7 +289,7 @@ static int jpeg_select(struct jpeg_decompress_struct *cinfo, const struct image_
     right = right + block < cinfo->output_width ? right + block : cinfo->output_width;
     JDIMENSION width = right - left;
     jpeg_crop_scanline(cinfo, &left, &width);
-    jpeg_skip_scanlines(cinfo, (JDIMENSION)window->top);
+    jpeg_skip(cinfo, (JDIMENSION)window->top);
     return window->left - (int)left;
 }
 
@@ -252,7 +299,7 @@ static void jpeg_read_rest(struct jpeg_decompress_struct *cinfo, JSAMPARRAY row)
 {
     JDIMENSION rest = cinfo->output_height - cinfo->output_scanline;
     if (rest > 1 && jpeg_can_crop(cinfo))
-        jpeg_skip_scanlines(cinfo, rest - 1);
+        jpeg_skip(cinfo, rest - 1);
     while (cinfo->output_scanline < cinfo->output_height)
         jpeg_read_scanlines(cinfo, row, 1);
     ((struct jpeg_reader *)cinfo->client_data)->complete = true;
@@ -294,6 +341,24 @@ static enum status jpeg_read_headers(struct jpeg_decompress_struct *cinfo)
                        JPEG_MAX_PREFIXES);
 }
 
+// The most that is held at once. Of several scans libjpeg keeps every coefficient; they are gone
+// before a picture is turned.
+static int64_t jpeg_bytes(struct jpeg_decompress_struct *cinfo, bool turns)
+{
+    enum { ROWS_BYTES = 512 }; // for each column: rows of samples and of blocks, ours and libjpeg's
+    int64_t coefficients = 0, turned = 0;
+    for (int i = 0; jpeg_has_multiple_scans(cinfo) && i < cinfo->num_components; i++) {
+        const jpeg_component_info *component = &cinfo->comp_info[i];
+        coefficients += ((int64_t)component->width_in_blocks + component->h_samp_factor) *
+                        ((int64_t)component->height_in_blocks + component->v_samp_factor) *
+                        (int64_t)sizeof(JBLOCK);
+    }
+    if (turns)
+        turned = (int64_t)cinfo->image_width * cinfo->image_height * 3;
+    return (int64_t)cinfo->image_width * ROWS_BYTES + turned +
+           (coefficients > turned ? coefficients : turned);
+}
+
 static enum status jpeg_read(struct jpeg_reader *reader, const struct image_limits *limits,
                              struct image_receiver *receiver, int shortest)
 {
@@ -306,11 +371,15 @@ static enum status jpeg_read(struct jpeg_reader *reader, const struct image_limi
 
     struct image_size size = {(int)cinfo->image_width, (int)cinfo->image_height,
                               jpeg_reduction(cinfo, limits, shortest)};
+    const int64_t pixels = (int64_t)size.width * size.height;
     struct image_window window;
     int orientation;
     TRY(jpeg_read_orientation(reader->bytes, (size_t)(reader->end - reader->bytes), &orientation));
+    TRY(image_admit(receiver, pixels, jpeg_bytes(cinfo, image_turns(receiver, orientation))));
     TRY(image_begin(receiver, &size, orientation, &window));
-    reader->max_scans = jpeg_scans_allowed((int64_t)size.width * size.height);
+    reader->allowed = pixels * components * JPEG_SCANNED_PASSES;
+    if (reader->allowed < JPEG_SCANNED_SAMPLES)
+        reader->allowed = JPEG_SCANNED_SAMPLES;
     cinfo->out_color_space = components == 4 ? JCS_CMYK : JCS_RGB;
     cinfo->scale_num = 1;
     cinfo->scale_denom = (unsigned)size.reduction;
@@ -333,7 +402,7 @@ static enum status jpeg_read_guarded(struct jpeg_reader *reader, const uint8_t *
 enum status image_read_jpeg(const uint8_t *bytes, size_t length, const struct image_limits *limits,
                             struct image_receiver *receiver, int shortest)
 {
-    struct jpeg_reader reader = {0};
+    struct jpeg_reader reader = {.receiver = receiver};
     enum status status = jpeg_read_guarded(&reader, bytes, length, limits, receiver, shortest);
     jpeg_destroy_decompress(&reader.cinfo);
     return status;

@@ -18,13 +18,15 @@
 // have 64 Ki groups of codes, whose tables take 0.8 GB.
 enum {
     BYTES_OF_ANY = 64 << 20,
-    BYTES_PER_BYTE = 8,   // of the file: what the demuxer notes of its chunks
-    BYTES_PER_PIXEL = 16, // once its size is known to be in order
+    BYTES_PER_BYTE = 8,       // of the file: what the demuxer notes of its chunks
+    BYTES_PER_PIXEL = 16,     // once its size is known to be in order
+    ADMITTED_BYTES = 4 << 20, // at a time, where the estimate was too low
 };
 static _Thread_local struct {
-    bool limited; // while this thread reads a picture
-    int64_t left; // bytes that it may still ask for
-    bool refused;
+    struct image_receiver *receiver; // of the picture that this thread reads; NULL: none
+    int64_t left;                    // bytes that it may still ask for
+    int64_t admitted;                // of these, what has been estimated
+    enum status refused;
 } room;
 
 static void grant(int64_t bytes)
@@ -32,15 +34,31 @@ static void grant(int64_t bytes)
     room.left += bytes;
 }
 
-static void *allocate(uint64_t count, size_t size, void *(*allocator)(size_t count, size_t size))
+static enum status ask_for(uint64_t count, size_t size)
 {
     uint64_t bytes;
-    if (__builtin_mul_overflow(count, size, &bytes) ||
-        (room.limited && bytes > (uint64_t)room.left)) {
-        room.refused = true;
-        return NULL;
-    }
+    if (__builtin_mul_overflow(count, size, &bytes) || bytes > (uint64_t)room.left)
+        return status_fail(STATUS_BAD_IMAGE,
+                           "webp: the picture asks for far more memory than its size explains");
     room.left -= (int64_t)bytes;
+    room.admitted -= (int64_t)bytes;
+    if (room.admitted >= 0)
+        return STATUS_OK;
+    const int64_t more = ADMITTED_BYTES - room.admitted;
+    TRY(image_admit(room.receiver, 0, more));
+    room.admitted += more;
+    return STATUS_OK;
+}
+
+static void *allocate(uint64_t count, size_t size, void *(*allocator)(size_t count, size_t size))
+{
+    if (room.receiver) {
+        enum status status = ask_for(count, size);
+        if (status != STATUS_OK) {
+            room.refused = status;
+            return NULL;
+        }
+    }
     return allocator(count, size);
 }
 
@@ -70,9 +88,8 @@ void WebPSafeFree(void *memory)
 
 static enum status webp_status(VP8StatusCode code)
 {
-    if (code != VP8_STATUS_OK && room.refused)
-        return status_fail(STATUS_BAD_IMAGE,
-                           "webp: the picture asks for far more memory than its size explains");
+    if (code != VP8_STATUS_OK && room.refused != STATUS_OK)
+        return room.refused;
     switch (code) {
     case VP8_STATUS_OK:
         return STATUS_OK;
@@ -153,6 +170,23 @@ static enum status webp_decode(const WebPIterator *frame, bool fills,
     return webp_status(WebPDecode(frame->fragment.bytes, frame->fragment.size, &config));
 }
 
+// An estimate of what honest pictures need; what libwebp allocates beyond it is admitted when it
+// is. It decodes a picture in one go, at some fifty million pixels a second.
+static enum status webp_admit(const WebPIterator *frame, const struct image_size *size, bool turns,
+                              struct image_receiver *receiver)
+{
+    WebPBitstreamFeatures features;
+    TRY(webp_status(WebPGetFeatures(frame->fragment.bytes, frame->fragment.size, &features)));
+    const int64_t pixels = (int64_t)size->width * size->height;
+    const bool lossless = features.format == 2;
+    enum { ROWS_BYTES = 256 }; // for each column
+    const int64_t theirs = pixels * (lossless ? 4 : features.has_alpha) +
+                           (int64_t)size->width * ROWS_BYTES + ADMITTED_BYTES;
+    TRY(image_admit(receiver, pixels, pixels * (turns ? 6 : 3) + theirs));
+    room.admitted += theirs;
+    return image_unwatched(receiver, pixels);
+}
+
 static enum status webp_read(const WebPDemuxer *demuxer, const struct image_limits *limits,
                              struct image_receiver *receiver, struct image *canvas)
 {
@@ -165,7 +199,10 @@ static enum status webp_read(const WebPDemuxer *demuxer, const struct image_limi
         return status_fail(STATUS_BAD_IMAGE, "webp: no picture in the file");
     struct image_size size = {(int)width, (int)height, 1};
     struct image_window window;
-    enum status status = image_begin(receiver, &size, webp_orientation(demuxer), &window);
+    const int orientation = webp_orientation(demuxer);
+    enum status status = webp_admit(&frame, &size, image_turns(receiver, orientation), receiver);
+    if (status == STATUS_OK)
+        status = image_begin(receiver, &size, orientation, &window);
     if (status == STATUS_OK) {
         bool fills = frame.width == size.width && frame.height == size.height;
         struct image_window part = {.width = size.width, .height = size.height};
@@ -176,9 +213,7 @@ static enum status webp_read(const WebPDemuxer *demuxer, const struct image_limi
         status = webp_decode(&frame, fills, &part, canvas);
     }
     WebPDemuxReleaseIterator(&frame);
-    if (status == STATUS_OK)
-        image_rows_of(receiver, canvas, &window);
-    return status;
+    return status == STATUS_OK ? image_rows_of(receiver, canvas, &window) : status;
 }
 
 enum status image_read_webp(const uint8_t *bytes, size_t length, const struct image_limits *limits,
@@ -186,15 +221,16 @@ enum status image_read_webp(const uint8_t *bytes, size_t length, const struct im
 {
     WebPDemuxer *demuxer = NULL;
     struct image canvas = {0};
-    room.limited = true;
+    room.receiver = receiver;
     room.left = 0;
-    room.refused = false;
+    room.admitted = BYTES_PER_BYTE * (int64_t)length; // as little as the file itself
+    room.refused = STATUS_OK;
     grant(BYTES_OF_ANY + BYTES_PER_BYTE * (int64_t)length);
     enum status status = webp_open(bytes, length, &demuxer);
     if (status == STATUS_OK)
         status = webp_read(demuxer, limits, receiver, &canvas);
     WebPDemuxDelete(demuxer);
-    room.limited = false;
+    room.receiver = NULL;
     image_release(&canvas);
     return memory_check("webp", status);
 }

@@ -4,30 +4,42 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum status decode(struct engine *engine, const struct upload *image, struct result *result,
-                          uint8_t *pixels)
+static struct decode_request decode_request_of(const struct engine *engine,
+                                               const struct client *client)
+{
+    const struct config *config = engine->config;
+    const int64_t pixels = config->max_request_pixels;
+    return (struct decode_request){.client = *client,
+                                   .max_pixels = pixels ? pixels : 4 * config->max_pixels};
+}
+
+static enum status decode(struct engine *engine, const struct upload *image,
+                          struct image_guard *guard, struct result *result, uint8_t *pixels)
 {
     const struct config *config = engine->config;
     struct image_limits limits = {.max_pixels = config->max_pixels,
                                   .apply_orientation = config->exif_orientation != 0,
-                                  .fast_decode = config->fast_decode != 0};
+                                  .fast_decode = config->fast_decode != 0,
+                                  .guard = guard};
     enum status status = result_prepare(result, image->bytes, image->length, &limits,
                                         &engine->model->entry->preprocess, pixels);
     metrics_observe(engine->metrics, STAGE_DECODE, result->decode_ns);
     return status;
 }
 
-static enum status decode_in_turn(struct engine *engine, int64_t deadline_ns,
+static enum status decode_in_turn(struct engine *engine, const struct client *client,
                                   const struct upload *image, struct result *result,
                                   uint8_t *pixels)
 {
-    enum status status = decoders_take_turn(engine->decoders, deadline_ns);
+    struct decode_request request = decode_request_of(engine, client);
+    struct turn turn;
+    enum status status = turn_take(decoders_turns(engine->decoders), &request, &turn);
     if (status != STATUS_OK) {
         result_fail(result, status);
         return status;
     }
-    status = decode(engine, image, result, pixels);
-    decoders_give_turn(engine->decoders);
+    status = decode(engine, image, &turn.guard, result, pixels);
+    turn_give(&turn);
     return status;
 }
 
@@ -42,7 +54,7 @@ static void add_times(const struct result *result, struct trace *trace)
     trace->preprocess_ns += result->preprocess_ns;
 }
 
-enum status inference_prepare(struct engine *engine, int64_t deadline_ns,
+enum status inference_prepare(struct engine *engine, const struct client *client,
                               const struct upload *image, struct trace *trace,
                               struct result *result, uint8_t *pixels)
 {
@@ -52,7 +64,7 @@ enum status inference_prepare(struct engine *engine, int64_t deadline_ns,
         memcpy(pixels, image->bytes, image->length);
         result->width = result->height = engine->model->entry->dims.S;
     } else {
-        status = decode_in_turn(engine, deadline_ns, image, result, pixels);
+        status = decode_in_turn(engine, client, image, result, pixels);
     }
     add_times(result, trace);
     return status;
@@ -66,7 +78,7 @@ struct group {
 };
 
 // On any thread: touches what belongs to image i alone.
-static void prepare_one(void *context, int i, enum status turn)
+static void prepare_one(void *context, int i, struct image_guard *guard, enum status turn)
 {
     const struct group *group = context;
     struct result *result = &group->inference->results[i];
@@ -74,26 +86,29 @@ static void prepare_one(void *context, int i, enum status turn)
     set_name(result, &group->images[i]);
     if (turn != STATUS_OK)
         result_fail(result, turn);
-    else if (decode(group->engine, &group->images[i], result, job->pixels) == STATUS_OK)
+    else if (decode(group->engine, &group->images[i], guard, result, job->pixels) == STATUS_OK)
         queue_submit(job);
 }
 
-static void prepare_all(struct engine *engine, const struct upload *images, struct trace *trace,
-                        struct inference *inference)
+// What fails the request as a whole is returned.
+static enum status prepare_all(struct engine *engine, const struct upload *images,
+                               struct trace *trace, struct inference *inference)
 {
-    struct group group = {engine, images, inference};
-    int64_t deadline_ns = inference->ticket.client.deadline_ns;
+    const struct client *client = &inference->ticket.client;
     int count = inference->count;
     if (count > 1 && !images[0].cropped) { // all are, or none
-        decoders_run(engine->decoders, deadline_ns, count, prepare_one, &group);
+        struct group group = {engine, images, inference};
+        struct decode_request request = decode_request_of(engine, client);
+        decoders_run(engine->decoders, &request, count, prepare_one, &group);
         for (int i = 0; i < count; i++)
             add_times(&inference->results[i], trace);
-        return;
+        return decode_request_check(&request);
     }
     for (int i = 0; i < count; i++)
-        if (inference_prepare(engine, deadline_ns, &images[i], trace, &inference->results[i],
+        if (inference_prepare(engine, client, &images[i], trace, &inference->results[i],
                               inference->jobs[i]->pixels) == STATUS_OK)
             queue_submit(inference->jobs[i]);
+    return STATUS_OK;
 }
 
 static void note_times(struct engine *engine, const struct job *job, struct trace *trace)
@@ -127,11 +142,13 @@ enum outcome inference_outcome(enum status status)
     }
 }
 
-static void run_jobs(struct engine *engine, const struct upload *images, struct trace *trace,
-                     struct inference *inference)
+static enum status run_jobs(struct engine *engine, const struct upload *images, struct trace *trace,
+                            struct inference *inference)
 {
-    prepare_all(engine, images, trace, inference);
+    enum status prepared = prepare_all(engine, images, trace, inference);
     ticket_wait(&inference->ticket);
+    if (prepared != STATUS_OK)
+        return prepared;
     for (int i = 0; i < inference->count; i++) {
         struct result *result = &inference->results[i];
         const struct job *job = inference->jobs[i];
@@ -143,6 +160,7 @@ static void run_jobs(struct engine *engine, const struct upload *images, struct 
         }
         trace->images[inference_outcome(result->status)]++;
     }
+    return STATUS_OK;
 }
 
 static enum status reserve(struct engine *engine, const struct client *client, int count,
@@ -163,22 +181,33 @@ static void release_memory(struct inference *inference)
     *inference = (struct inference){0};
 }
 
+static enum status run(struct engine *engine, const struct client *client,
+                       const struct upload *images, int count, struct trace *trace,
+                       struct inference *inference)
+{
+    enum status status = reserve(engine, client, count, inference);
+    if (status != STATUS_OK) {
+        release_memory(inference);
+        return status;
+    }
+    status = run_jobs(engine, images, trace, inference);
+    if (status != STATUS_OK)
+        inference_release(inference);
+    return status;
+}
+
 enum status inference_run(struct engine *engine, const struct client *client,
                           const struct upload *images, int count, struct trace *trace,
                           struct inference *inference)
 {
     int64_t start = clock_ns();
     *inference = (struct inference){0};
-    enum status status = reserve(engine, client, count, inference);
+    enum status status = run(engine, client, images, count, trace, inference);
     bool success = status == STATUS_OK;
-    if (status == STATUS_OK) {
-        run_jobs(engine, images, trace, inference);
-        for (int i = 0; i < count; i++)
-            success = success && inference->results[i].status == STATUS_OK;
-    } else {
+    for (int i = 0; i < inference->count; i++)
+        success = success && inference->results[i].status == STATUS_OK;
+    if (status != STATUS_OK)
         trace->images[inference_outcome(status)] += count;
-        release_memory(inference);
-    }
     metrics_count_inference(
         engine->metrics, success,
         &(struct inference_times){.total_ns = clock_ns() - start,

@@ -80,6 +80,9 @@ static enum status too_large(const struct intake *intake)
                        (long long)intake->max_bytes);
 }
 
+// What a body takes of the budget before it has arrived: a promise costs its client nothing.
+enum { PROMISED_BYTES = 1 << 16 };
+
 static enum status grow(struct intake *intake, size_t capacity)
 {
     TRY(budget_take(intake->budget, (int64_t)(capacity - intake->capacity)));
@@ -91,6 +94,11 @@ static enum status grow(struct intake *intake, size_t capacity)
     intake->bytes = bytes;
     intake->capacity = capacity;
     return STATUS_OK;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
 }
 
 enum status intake_begin(struct intake *intake)
@@ -105,18 +113,29 @@ enum status intake_begin(struct intake *intake)
         return status_fail(STATUS_BAD_REQUEST, "Content-Length is not a number");
     if (errno || bytes > intake->max_bytes)
         return too_large(intake);
-    return bytes > 0 ? grow(intake, (size_t)bytes) : STATUS_OK;
+    TRY(budget_check(intake->budget, bytes));
+    intake->declared = (size_t)bytes;
+    return bytes > 0 ? grow(intake, least(intake->declared, PROMISED_BYTES)) : STATUS_OK;
+}
+
+// By half of what is needed more than that, if there is room for it.
+static enum status grow_ahead(struct intake *intake, size_t needed)
+{
+    const size_t most = intake->declared ? intake->declared : (size_t)intake->max_bytes;
+    size_t ahead = needed + needed / 2;
+    ahead = least(ahead < PROMISED_BYTES ? PROMISED_BYTES : ahead, most);
+    if (ahead > needed && grow(intake, ahead) == STATUS_OK)
+        return STATUS_OK;
+    return grow(intake, needed);
 }
 
 enum status intake_append(struct intake *intake, const void *bytes, size_t length)
 {
-    size_t limit = (size_t)intake->max_bytes, needed = intake->length + length;
-    if (needed > limit)
+    const size_t needed = intake->length + length;
+    if (needed > (size_t)intake->max_bytes)
         return too_large(intake);
-    if (needed > intake->capacity) {
-        size_t doubled = needed * 2 < 65536 ? 65536 : needed * 2;
-        TRY(grow(intake, doubled < limit ? doubled : limit));
-    }
+    if (needed > intake->capacity)
+        TRY(grow_ahead(intake, needed));
     memcpy(intake->bytes + intake->length, bytes, length);
     intake->length = needed;
     return STATUS_OK;

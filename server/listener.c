@@ -1,4 +1,5 @@
 #include "listener.h"
+#include "addresses.h"
 #include "log.h"
 #include <errno.h>
 #include <linux/filter.h>
@@ -18,6 +19,7 @@ struct listener {
     void *context;
     pthread_t thread;
     char address[128];
+    bool local, accepting;
 };
 
 // Accepts everything that waits; the socket does not block.
@@ -71,13 +73,14 @@ static enum status bind_socket(struct listener *listener, const struct addrinfo 
     getsockname(listener->fd, (struct sockaddr *)&bound, &length);
     getnameinfo((struct sockaddr *)&bound, length, host, sizeof host, port, sizeof port,
                 NI_NUMERICHOST | NI_NUMERICSERV);
+    listener->local = address_is_local(address_of((struct sockaddr *)&bound));
     bool v6 = bound.ss_family == AF_INET6;
     snprintf(listener->address, sizeof listener->address, "%s%s%s:%s", v6 ? "[" : "", host,
              v6 ? "]" : "", port);
     return STATUS_OK;
 }
 
-static enum status start(struct listener *listener, const char *address, int port)
+static enum status open_sockets(struct listener *listener, const char *address, int port)
 {
     char service[8];
     snprintf(service, sizeof service, "%d", port);
@@ -92,9 +95,6 @@ static enum status start(struct listener *listener, const char *address, int por
     listener->stop_fd = eventfd(0, EFD_CLOEXEC);
     if (listener->stop_fd < 0)
         return status_fail(STATUS_IO, "eventfd: %s", strerror(errno));
-    error = pthread_create(&listener->thread, NULL, accept_loop, listener);
-    if (error)
-        return status_fail(STATUS_INTERNAL, "cannot start a thread: %s", strerror(error));
     return STATUS_OK;
 }
 
@@ -107,15 +107,15 @@ static void release(struct listener *listener)
     free(listener);
 }
 
-enum status listener_start(const char *address, int port, accepted_fn accepted, void *context,
-                           struct listener **out)
+enum status listener_open(const char *address, int port, accepted_fn accepted, void *context,
+                          struct listener **out)
 {
     struct listener *listener = calloc(1, sizeof *listener);
     if (!listener)
         return status_fail(STATUS_OUT_OF_MEMORY, "listener: out of memory");
     *listener =
         (struct listener){.fd = -1, .stop_fd = -1, .accepted = accepted, .context = context};
-    enum status status = start(listener, address, port);
+    enum status status = open_sockets(listener, address, port);
     if (status != STATUS_OK) {
         release(listener);
         return status;
@@ -124,9 +124,23 @@ enum status listener_start(const char *address, int port, accepted_fn accepted, 
     return STATUS_OK;
 }
 
+enum status listener_begin(struct listener *listener)
+{
+    int error = pthread_create(&listener->thread, NULL, accept_loop, listener);
+    if (error)
+        return status_fail(STATUS_INTERNAL, "cannot start a thread: %s", strerror(error));
+    listener->accepting = true;
+    return STATUS_OK;
+}
+
 const char *listener_address(const struct listener *listener)
 {
     return listener->address;
+}
+
+bool listener_is_local(const struct listener *listener)
+{
+    return listener->local;
 }
 
 // Between the last look at the backlog and the close another client may connect, and lose what it
@@ -152,10 +166,12 @@ void listener_stop(struct listener *listener)
     const int handshake_ms = 50;
     if (!listener)
         return;
-    begin_no_more(listener->fd);
-    poll(NULL, 0, handshake_ms);
-    eventfd_write(listener->stop_fd, 1);
-    pthread_join(listener->thread, NULL);
-    accept_waiting(listener);
+    if (listener->accepting) {
+        begin_no_more(listener->fd);
+        poll(NULL, 0, handshake_ms);
+        eventfd_write(listener->stop_fd, 1);
+        pthread_join(listener->thread, NULL);
+        accept_waiting(listener);
+    }
     release(listener);
 }

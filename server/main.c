@@ -12,7 +12,8 @@ static const char usage[] =
     "       vitserve pull [options] NAME          download the weights of a model\n"
     "       vitserve healthcheck [options]        whether the server on this machine is ready\n"
     "       vitserve --version | --help | COMMAND --help\n"
-    "exit code: 0 done, 1 failed, 2 wrong usage, 3 the device failed while serving\n";
+    "exit code: 0 done, 1 failed, 2 wrong usage, 3 the device failed while serving,\n"
+    "           4 the stop did not come to its end in time\n";
 
 static enum status print_model(const struct config *config, const struct catalog *catalog)
 {

@@ -2,6 +2,7 @@
 #include "clock.h"
 #include "machine.h"
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,33 +111,51 @@ void model_close(struct model *model)
     *model = (struct model){0};
 }
 
-// Time of one forward pass over `batch` images of any content. The first pass of a size may
-// compile, tune and allocate, so one that is slow is not believed before a second.
-static enum status time_batch(struct vit_run *run, int batch, int64_t slow_ns, int64_t *ns)
+// Time of a forward pass over `batch` images of any content: the shortest of those that fit into 20
+// ms. The first of a size may compile, tune and allocate, so one that is slow is not believed
+// before a second.
+static enum status time_batch(struct vit_run *run, int batch, int64_t slow_ns, int64_t *shortest_ns)
 {
+    const int64_t enough_ns = 20 * 1000000, start = clock_ns();
     const float *logits;
-    for (int pass = 0; pass < 2; pass++) {
-        int64_t start = clock_ns();
+    *shortest_ns = INT64_MAX;
+    for (int64_t begun = start, passes = 1;; passes++) {
         TRY(vit_forward(run, batch, &logits));
-        *ns = clock_ns() - start;
-        if (*ns < slow_ns)
-            break;
+        int64_t now = clock_ns(), ns = now - begun;
+        *shortest_ns = ns < *shortest_ns ? ns : *shortest_ns;
+        if (now - start >= enough_ns && (ns < slow_ns || passes > 1))
+            return STATUS_OK;
+        begun = now;
     }
-    return STATUS_OK;
 }
 
-static enum status measure(struct vit_run *run, const uint8_t *pixels, int largest, int *max_batch)
+int model_choose_bulk(const int64_t *ns, int sizes)
+{
+    double best = 0.0;
+    for (int i = 0; i < sizes; i++)
+        best = fmax(best, (double)(1 << i) / (double)ns[i]);
+    int chosen = 0;
+    while ((double)(1 << chosen) / (double)ns[chosen] < 0.95 * best)
+        chosen++;
+    return 1 << chosen;
+}
+
+static enum status measure(struct vit_run *run, const uint8_t *pixels, int largest,
+                           struct batch_sizes *batch)
 {
     const int64_t limit_ns = 250 * 1000000;
-    int64_t ns;
+    int64_t ns[32];
+    int sizes = 0;
     for (int i = 0; i < largest; i++)
         TRY(vit_set_image(run, i, pixels));
-    TRY(time_batch(run, 1, limit_ns / 2, &ns));
-    for (*max_batch = 1; 2 * *max_batch <= largest && 2 * ns < limit_ns; *max_batch *= 2) {
-        TRY(time_batch(run, 2 * *max_batch, limit_ns / 2, &ns));
-        if (ns >= limit_ns)
+    for (int size = 1; size <= largest; size *= 2) {
+        TRY(time_batch(run, size, limit_ns / 2, &ns[sizes]));
+        if (sizes > 0 && ns[sizes] >= limit_ns)
+            break;
+        if (2 * ns[sizes++] >= limit_ns)
             break;
     }
+    *batch = (struct batch_sizes){1 << (sizes - 1), model_choose_bulk(ns, sizes)};
     return STATUS_OK;
 }
 
@@ -154,7 +173,7 @@ int model_largest_batch(const struct model *model, int64_t memory_bytes)
     return largest;
 }
 
-enum status model_measure_batch(struct model *model, int *max_batch)
+enum status model_measure_batch(struct model *model, struct batch_sizes *batch)
 {
     struct machine machine;
     machine_read(&machine);
@@ -167,7 +186,7 @@ enum status model_measure_batch(struct model *model, int *max_batch)
     enum status status =
         vit_run_create(&model->entry->dims, &model->replicas[0].weights, largest, &run);
     if (status == STATUS_OK) {
-        status = measure(run, pixels, largest, max_batch);
+        status = measure(run, pixels, largest, batch);
         vit_run_free(run);
     }
     free(pixels);

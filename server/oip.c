@@ -224,32 +224,41 @@ static enum status infer(struct call *call, const struct oip_request *request)
     return STATUS_OK;
 }
 
-static enum status parse_and_infer(struct call *call, const struct inflated *body)
-{
-    const struct vit_dims *dims = &call->engine->model->entry->dims;
-    struct oip_source source = {.json_length =
-                                    http_header(call->request, "Inference-Header-Content-Length"),
-                                .bytes = body->bytes,
-                                .length = body->length,
-                                .S = dims->S,
-                                .K = dims->K,
-                                .max_images = (int)call->engine->config->max_images,
-                                .budget = call->request->budget};
+// A request and the bytes that it points into.
+struct received {
+    struct inflated body;
     struct oip_request request;
-    TRY(oip_request_parse(&source, &request));
-    enum status status = infer(call, &request);
-    oip_request_release(&request);
+};
+
+static enum status parse(struct call *call, void *into)
+{
+    struct received *received = into;
+    const struct http_request *request = call->request;
+    const struct config *config = call->engine->config;
+    const struct vit_dims *dims = &call->engine->model->entry->dims;
+    TRY(inflate_body(http_header(request, "Content-Encoding"), request->body, request->body_length,
+                     (size_t)config->max_body_bytes, request->budget, &received->body));
+    const struct oip_source source = {.json_length =
+                                          http_header(request, "Inference-Header-Content-Length"),
+                                      .bytes = received->body.bytes,
+                                      .length = received->body.length,
+                                      .S = dims->S,
+                                      .K = dims->K,
+                                      .max_images = (int)config->max_images,
+                                      .budget = request->budget};
+    enum status status = oip_request_parse(&source, &received->request);
+    if (status != STATUS_OK)
+        inflate_release(&received->body);
     return status;
 }
 
 enum status oip_infer_handle(struct call *call)
 {
-    const struct http_request *request = call->request;
-    struct inflated body;
+    struct received received;
     TRY(check_model(call));
-    TRY(inflate_body(http_header(request, "Content-Encoding"), request->body, request->body_length,
-                     (size_t)call->engine->config->max_body_bytes, request->budget, &body));
-    enum status status = parse_and_infer(call, &body);
-    inflate_release(&body);
+    TRY(call_parse(call, true, parse, &received));
+    enum status status = infer(call, &received.request);
+    oip_request_release(&received.request);
+    inflate_release(&received.body);
     return status;
 }

@@ -13,6 +13,8 @@ const char *oip_tensor_name(enum oip_tensor tensor)
     return names[tensor];
 }
 
+enum { MAX_ID_BYTES = 256 };
+
 // NULL where there is none. An optional member that is null is one that is not there: clients that
 // dump a whole object write all of them.
 static json_t *member(const json_t *object, const char *name)
@@ -215,9 +217,9 @@ static enum status read_id(const json_t *id, struct oip_request *request)
         return STATUS_OK;
     if (!json_is_string(id))
         return status_fail(STATUS_BAD_REQUEST, "id is not a string");
-    size_t bytes = json_string_length(id) + 1;
-    TRY(budget_take(request->budget, (int64_t)bytes));
-    request->charged += (int64_t)bytes;
+    if (json_string_length(id) > MAX_ID_BYTES)
+        return status_fail(STATUS_BAD_REQUEST, "id: %zu bytes, but at most %d are sent back",
+                           json_string_length(id), MAX_ID_BYTES);
     request->id = strdup(json_string_value(id));
     return request->id ? STATUS_OK : status_fail(STATUS_OUT_OF_MEMORY, "request: out of memory");
 }

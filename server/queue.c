@@ -1,5 +1,7 @@
 // DESIGN. One mutex guards the lists and the counts; pixels and logits are never touched under it.
 // Slots move free list -> request (reserved) -> waiting list -> worker -> request -> free list.
+// Each request has a waiting list of its own, and those that are not empty wait in a ring: a worker
+// takes one image of each in turn, so a request of many images does not keep the others waiting.
 // Workers sleep on `work`; each request sleeps on the condition of its own ticket, so a finished
 // batch wakes just the requests that it served.
 
@@ -18,9 +20,8 @@ struct queue {
     pthread_cond_t work;
     struct job *free;
     int n_free;
-    struct job *first, *last; // waiting, oldest first
-    int n_waiting;
-    int batches; // in work
+    struct ticket *first, *last; // those with jobs that wait, in the order of their turns
+    int batches;                 // in work
     bool closed, failed;
     double seconds_per_image; // moving average over batches, 0 before the first
 };
@@ -115,46 +116,72 @@ static void finish(struct job *job, enum status status)
         pthread_cond_signal(&job->ticket->done);
 }
 
+// The caller of either holds the mutex.
+static void add_turn(struct queue *queue, struct ticket *ticket)
+{
+    ticket->next = NULL;
+    if (queue->first)
+        queue->last->next = ticket;
+    else
+        queue->first = ticket;
+    queue->last = ticket;
+}
+
+static void add_job(struct ticket *ticket, struct job *job)
+{
+    job->next = NULL;
+    if (ticket->first)
+        ticket->last->next = job;
+    else
+        ticket->first = job;
+    ticket->last = job;
+}
+
 void queue_submit(struct job *job)
 {
-    struct queue *queue = job->ticket->queue;
+    struct ticket *ticket = job->ticket;
+    struct queue *queue = ticket->queue;
     pthread_mutex_lock(&queue->mutex);
-    job->ticket->pending++;
-    job->next = NULL;
+    ticket->pending++;
     job->batch = 0;
     job->queued_ns = job->infer_ns = 0;
     job->submitted_ns = clock_ns();
     if (queue->failed) {
         finish(job, STATUS_DEVICE_FAILED);
     } else {
-        if (queue->last)
-            queue->last->next = job;
-        else
-            queue->first = job;
-        queue->last = job;
-        queue->n_waiting++;
+        if (!ticket->first)
+            add_turn(queue, ticket);
+        add_job(ticket, job);
         pthread_cond_signal(&queue->work);
     }
     pthread_mutex_unlock(&queue->mutex);
 }
 
-// Takes the ticket's jobs out of the waiting list; the caller holds the mutex.
+// Finishes what waits of a ticket that is in no ring; the caller holds the mutex.
+static void finish_waiting(struct ticket *ticket, enum status status)
+{
+    while (ticket->first) {
+        struct job *job = ticket->first;
+        ticket->first = job->next;
+        finish(job, status);
+    }
+}
+
+// Ends the ticket's turns; the caller holds the mutex.
 static void expire(struct ticket *ticket)
 {
     struct queue *queue = ticket->queue;
-    struct job **link = &queue->first, *last = NULL;
-    while (*link) {
-        struct job *job = *link;
-        if (job->ticket != ticket) {
-            last = job;
-            link = &job->next;
-            continue;
-        }
-        *link = job->next;
-        queue->n_waiting--;
-        finish(job, STATUS_DEADLINE);
+    struct ticket *before = NULL, *at = queue->first;
+    while (at && at != ticket) {
+        before = at;
+        at = at->next;
     }
-    queue->last = last;
+    if (!at)
+        return;
+    *(before ? &before->next : &queue->first) = ticket->next;
+    if (queue->last == ticket)
+        queue->last = before;
+    finish_waiting(ticket, STATUS_DEADLINE);
 }
 
 // What a worker has taken by the deadline is waited for: its slot is in use.
@@ -189,20 +216,42 @@ void ticket_release(struct ticket *ticket)
     pthread_cond_destroy(&ticket->done);
 }
 
+// Lets others run. Where there are some, who gave way is kept waiting for much longer than who
+// sleeps and is woken: false then.
+static bool core_is_free(void)
+{
+    const int64_t before = clock_ns();
+    sched_yield();
+    return clock_ns() - before < 200 * 1000;
+}
+
 // To wake a thread takes 0.1 ms on a virtual machine: a reservation wakes a worker while the
 // picture is still to be decoded, and the worker looks for it about as long as that takes.
 static void look_for_work(struct queue *queue)
 {
     const int64_t until = clock_ns() + 2 * 1000 * 1000;
-    while (!queue->first && !queue->closed && !queue->failed && clock_ns() < until) {
+    bool go_on = true;
+    while (go_on && !queue->first && !queue->closed && !queue->failed) {
         pthread_mutex_unlock(&queue->mutex);
-        for (int i = 0; i < 16; i++)
-            sched_yield();
+        for (int i = 0; go_on && i < 16; i++)
+            go_on = core_is_free() && clock_ns() < until;
         pthread_mutex_lock(&queue->mutex);
     }
 }
 
-static int take_waiting(struct queue *queue, struct job **jobs, int max_batch)
+// The first image of the request whose turn it is; the caller holds the mutex.
+static struct job *take_turn(struct queue *queue)
+{
+    struct ticket *ticket = queue->first;
+    struct job *job = ticket->first;
+    queue->first = ticket->next;
+    ticket->first = job->next;
+    if (ticket->first)
+        add_turn(queue, ticket);
+    return job;
+}
+
+static int take_waiting(struct queue *queue, struct job **jobs, struct batch_sizes sizes)
 {
     pthread_mutex_lock(&queue->mutex);
     while (!queue->first && !queue->closed && !queue->failed) {
@@ -211,15 +260,13 @@ static int take_waiting(struct queue *queue, struct job **jobs, int max_batch)
     }
     int count = 0;
     int64_t now = clock_ns();
-    for (; count < max_batch && queue->first; count++) {
-        struct job *job = jobs[count] = queue->first;
-        queue->first = job->next;
+    const struct ticket *end = queue->last;
+    for (bool first = true; queue->first && count < (first ? sizes.max : sizes.bulk); count++) {
+        first = first && queue->first != end;
+        struct job *job = jobs[count] = take_turn(queue);
         job->taken_ns = now;
         job->queued_ns = now - job->submitted_ns;
     }
-    if (!queue->first)
-        queue->last = NULL;
-    queue->n_waiting -= count;
     queue->batches += count > 0;
     pthread_mutex_unlock(&queue->mutex);
     return count;
@@ -243,10 +290,10 @@ static int drop_cancelled(struct queue *queue, struct job **jobs, int count)
     return kept;
 }
 
-int queue_take(struct queue *queue, struct job **jobs, int max_batch)
+int queue_take(struct queue *queue, struct job **jobs, struct batch_sizes sizes)
 {
     for (;;) {
-        int count = take_waiting(queue, jobs, max_batch);
+        int count = take_waiting(queue, jobs, sizes);
         int kept = drop_cancelled(queue, jobs, count);
         if (kept > 0 || count == 0)
             return kept;
@@ -297,12 +344,10 @@ void queue_fail(struct queue *queue)
     pthread_mutex_lock(&queue->mutex);
     queue->failed = true;
     while (queue->first) {
-        struct job *job = queue->first;
-        queue->first = job->next;
-        finish(job, STATUS_DEVICE_FAILED);
+        struct ticket *ticket = queue->first;
+        queue->first = ticket->next;
+        finish_waiting(ticket, STATUS_DEVICE_FAILED);
     }
-    queue->last = NULL;
-    queue->n_waiting = 0;
     pthread_cond_broadcast(&queue->work);
     pthread_mutex_unlock(&queue->mutex);
 }

@@ -2,8 +2,10 @@
 // every number of the header is checked before it is used.
 
 #include "safetensors.h"
+#include "json.h"
 #include "memory.h"
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,13 +54,20 @@ static enum status split(const char *name, const uint8_t *bytes, size_t length,
 
 static enum status read_json(const struct source *source, json_t **header)
 {
+    const char *text = (const char *)source->header;
     json_error_t error;
-    *header = json_loadb((const char *)source->header, source->header_bytes, JSON_REJECT_DUPLICATES,
-                         &error);
+    char problem[128];
+    size_t memory_bytes; // small enough by the bounds on values and on the header
+    enum status status = json_measure(text, source->header_bytes, &memory_bytes);
+    if (status != STATUS_OK) {
+        snprintf(problem, sizeof problem, "%s", status_detail(status));
+        return status_fail(STATUS_BAD_WEIGHTS, "%s: header: %s", source->name, problem);
+    }
+    *header = json_loadb(text, source->header_bytes, JSON_REJECT_DUPLICATES, &error);
     if (!*header)
-        return memory_check(source->name,
-                            status_fail(STATUS_BAD_WEIGHTS, "%s: byte %d: %s", source->name,
-                                        LENGTH_BYTES + error.position, error.text));
+        status = status_fail(STATUS_BAD_WEIGHTS, "%s: byte %d: %s", source->name,
+                             LENGTH_BYTES + error.position, error.text);
+    TRY(memory_check(source->name, status)); // a name may have lost a letter for lack of it
     if (!json_is_object(*header))
         return status_fail(STATUS_BAD_WEIGHTS, "%s: byte %d: expected a JSON object", source->name,
                            LENGTH_BYTES);

@@ -19,6 +19,8 @@ enum {
     MAX_LANES = 2 * DEVICE_MAX_GPUS,
     ADMIN_CONNECTIONS = 64,
     ADMIN_BODY_BYTES = 4096,
+    ADMIN_IDLE_MS = 20 * 1000,
+    REST_MS = 5000, // of a stop, after its drain
     STILL_STARTING = -1,
 };
 
@@ -28,6 +30,7 @@ struct server {
     struct metrics *metrics;
     struct api *api;
     struct http_load load, admin_load;
+    struct address_set trusted;
     struct http_server *http, *admin;
     struct model model;
     uint8_t *pixels; // of the queue's slots
@@ -37,7 +40,7 @@ struct server {
         struct worker *worker;
     } lanes[MAX_LANES];
     int n_lanes;
-    int max_batch;
+    struct batch_sizes batch;
     pthread_t starter;     // starts the engine while the main thread takes the signals
     atomic_int start_code; // STILL_STARTING, or the exit code of the start
     atomic_bool device_failed;
@@ -59,7 +62,7 @@ static void bound_free_memory(void)
 static void raise_descriptor_limit(int64_t connections)
 {
     struct rlimit limit;
-    rlim_t wanted = (rlim_t)connections + ADMIN_CONNECTIONS + 64;
+    rlim_t wanted = (rlim_t)connections + 2 * ADMIN_CONNECTIONS + 64;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
         return;
     limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
@@ -68,11 +71,9 @@ static void raise_descriptor_limit(int64_t connections)
                     (unsigned long long)limit.rlim_cur, (long long)connections);
 }
 
-// A body that the budget for all of them could never hold is too large, not untimely.
-static int64_t largest_body(const struct config *config)
+static int64_t least(int64_t a, int64_t b)
 {
-    return config->max_body_bytes < config->max_inflight_bytes ? config->max_body_bytes
-                                                               : config->max_inflight_bytes;
+    return a < b ? a : b;
 }
 
 // One of the files of HTTPS; `mark` ends the first line of what it has to hold.
@@ -100,9 +101,14 @@ static enum status start_main(struct server *server)
 {
     const struct config *config = server->config;
     struct http_options options = {.listen = config->listen,
+                                   .allowed_hosts = config->allowed_hosts,
                                    .port = (int)config->port,
-                                   .max_body_bytes = largest_body(config),
+                                   // What the budget could never hold is too large, not untimely.
+                                   .max_body_bytes =
+                                       least(config->max_body_bytes, config->max_inflight_bytes),
                                    .max_connections = config->max_connections,
+                                   .max_of_client = config->max_connections_per_address,
+                                   .trusted = &server->trusted,
                                    .idle_timeout_ms = config->idle_timeout_ms,
                                    .request_timeout_ms = config->request_timeout_ms,
                                    .load = &server->load,
@@ -124,25 +130,30 @@ static enum status start_main(struct server *server)
     return STATUS_OK;
 }
 
-// The health checks and the metrics alone: a few connections are enough, and theirs are not those
-// that clients can fill.
+// The health checks and the metrics alone: a few connections are enough, theirs are not those that
+// clients can fill, and idle ones make way for the next.
 static enum status start_admin(struct server *server)
 {
     const struct config *config = server->config;
     if (config->admin_port < 0)
         return STATUS_OK;
     server->admin_load.bytes.limit = ADMIN_BODY_BYTES * ADMIN_CONNECTIONS;
-    TRY(http_start(&(struct http_options){.listen = config->listen,
-                                          .port = (int)config->admin_port,
-                                          .max_body_bytes = ADMIN_BODY_BYTES,
-                                          .max_connections = ADMIN_CONNECTIONS,
-                                          .idle_timeout_ms = config->idle_timeout_ms,
-                                          .request_timeout_ms = config->request_timeout_ms,
-                                          .load = &server->admin_load,
-                                          .admit = api_admit,
-                                          .handler = api_handle_admin,
-                                          .context = server->api},
-                   &server->admin));
+    TRY(http_start(
+        &(struct http_options){.listen =
+                                   *config->admin_listen ? config->admin_listen : config->listen,
+                               .allowed_hosts = config->allowed_hosts,
+                               .port = (int)config->admin_port,
+                               .max_body_bytes = ADMIN_BODY_BYTES,
+                               .max_connections = ADMIN_CONNECTIONS,
+                               .max_of_client = ADMIN_CONNECTIONS,
+                               .replaces = true,
+                               .idle_timeout_ms = least(config->idle_timeout_ms, ADMIN_IDLE_MS),
+                               .request_timeout_ms = config->request_timeout_ms,
+                               .load = &server->admin_load,
+                               .admit = api_admit,
+                               .handler = api_handle_admin,
+                               .context = server->api},
+        &server->admin));
     printf("admin listening on http://%s\n", http_address(server->admin));
     return STATUS_OK;
 }
@@ -151,6 +162,7 @@ static enum status start_http(struct server *server)
 {
     const struct config *config = server->config;
     raise_descriptor_limit(config->max_connections);
+    TRY(addresses_parse(config->trusted_proxies, &server->trusted));
     if (*config->api_key_file)
         TRY(auth_open(config->api_key_file, &server->auth));
     TRY(metrics_create(&server->metrics));
@@ -175,7 +187,7 @@ static enum status create_queue(struct server *server)
     struct backend *backend = server->model.replicas[0].backend;
     size_t bytes = (size_t)dims->S * (size_t)dims->S * 3;
     int capacity = server->config->max_queue > 0 ? (int)server->config->max_queue
-                                                 : QUEUED_BATCHES * server->max_batch;
+                                                 : QUEUED_BATCHES * server->batch.max;
     void *pixels;
     TRY(backend->ops->alloc_host(backend, bytes * (size_t)capacity, &pixels));
     server->pixels = pixels;
@@ -188,7 +200,7 @@ static enum status create_runs(struct server *server, const struct replica *repl
 {
     for (int i = 0; i < replica->backend->workers && server->n_lanes < MAX_LANES; i++) {
         struct lane *lane = &server->lanes[server->n_lanes++];
-        TRY(vit_run_create(&server->model.entry->dims, &replica->weights, server->max_batch,
+        TRY(vit_run_create(&server->model.entry->dims, &replica->weights, server->batch.max,
                            &lane->run));
         TRY(vit_run_warm_up(lane->run, server->pixels));
     }
@@ -200,7 +212,7 @@ static enum status start_workers(struct server *server)
     for (int i = 0; i < server->model.n_replicas; i++)
         TRY(create_runs(server, &server->model.replicas[i]));
     for (int i = 0; i < server->n_lanes; i++)
-        TRY(worker_start(server->queue, server->lanes[i].run, server->metrics, server->max_batch,
+        TRY(worker_start(server->queue, server->lanes[i].run, server->metrics, server->batch,
                          server->model.entry->dims.K, on_device_failed, server,
                          &server->lanes[i].worker));
     return STATUS_OK;
@@ -224,19 +236,20 @@ static void say_ready(const struct server *server)
     machine_describe(&machine, found, sizeof found);
     log_info("ready: %s on %s (%s), %s, batches of up to %d images; %s", server->model.entry->name,
              backend->name, backend->device_name, precision_name(backend->precision),
-             server->max_batch, found);
+             server->batch.max, found);
 }
 
 static enum status start_engine(struct server *server)
 {
     struct model *model = &server->model;
     TRY(model_open(server->config, model));
-    server->max_batch = (int)server->config->max_batch;
-    if (server->max_batch == 0)
-        TRY(model_measure_batch(model, &server->max_batch));
+    const int given = (int)server->config->max_batch;
+    server->batch = (struct batch_sizes){given, given};
+    if (given == 0)
+        TRY(model_measure_batch(model, &server->batch));
     TRY(create_queue(server));
     TRY(start_workers(server));
-    api_set_ready(server->api, model, server->queue, server->max_batch, workers_well, server);
+    api_set_ready(server->api, model, server->queue, server->batch.max, workers_well, server);
     say_ready(server);
     return STATUS_OK;
 }
@@ -252,13 +265,20 @@ static void *start_engine_thread(void *context)
     return NULL;
 }
 
-// A device that does not answer must not hold the process: after so many ms it leaves as it is.
-// This thread may outlive all that the server has.
+static int64_t drain_ms(const struct server *server)
+{
+    return server->hurry ? 0 : server->config->drain_timeout_ms;
+}
+
+// A device that does not answer must not hold the process: some time after the drain it leaves as
+// it is. That alone does not say that the device is lost. This thread may outlive all that the
+// server has, but not the server.
 static void *leave_at_last(void *context)
 {
-    poll(NULL, 0, (int)(intptr_t)context);
+    const struct server *server = context;
+    poll(NULL, 0, (int)(drain_ms(server) + REST_MS));
     log_error("the stop does not come to its end: leaving");
-    _exit(EXIT_DEVICE);
+    _exit(atomic_load(&server->device_failed) ? EXIT_DEVICE : EXIT_STOP);
 }
 
 static bool signal_waits(void)
@@ -270,12 +290,10 @@ static bool signal_waits(void)
 
 static void stop(struct server *server)
 {
-    const int64_t rest_ms = 5000;
-    int64_t drain_ms = server->hurry ? 0 : server->config->drain_timeout_ms;
     pthread_t last;
-    if (pthread_create(&last, NULL, leave_at_last, (void *)(intptr_t)(drain_ms + rest_ms)) == 0)
+    if (pthread_create(&last, NULL, leave_at_last, server) == 0)
         pthread_detach(last);
-    http_stop(server->http, drain_ms, signal_waits);
+    http_stop(server->http, drain_ms(server), signal_waits);
     http_stop(server->admin, 0, signal_waits);
     if (server->queue)
         queue_close(server->queue);
@@ -323,7 +341,8 @@ static void wait_for_signals(struct server *server, sigset_t *signals)
 
 int serve_main(const struct config *config)
 {
-    struct server server = {.config = config, .start_code = STILL_STARTING};
+    static struct server server = {.start_code = STILL_STARTING}; // for leave_at_last()
+    server.config = config;
     bound_free_memory();
     sigset_t signals;
     sigemptyset(&signals);

@@ -11,12 +11,13 @@ struct worker {
     struct queue *queue;
     struct vit_run *run;
     struct metrics *metrics;
-    int max_batch, classes;
+    struct batch_sizes sizes;
+    int classes;
     worker_failed_fn failed;
     void *context;
     atomic_int_fast64_t busy_ns; // clock_ns() when the batch in work was begun; 0: there is none
     atomic_bool failing;         // the last forward pass failed
-    struct job *batch[];         // (max_batch)
+    struct job *batch[];         // (sizes.max)
 };
 
 static enum status run_batch(struct worker *worker, int count)
@@ -54,10 +55,10 @@ static void *work(void *argument)
 {
     struct worker *worker = argument;
     int count;
-    while ((count = queue_take(worker->queue, worker->batch, worker->max_batch)) > 0) {
+    while ((count = queue_take(worker->queue, worker->batch, worker->sizes)) > 0) {
         int64_t start = clock_ns();
         atomic_store(&worker->busy_ns, start);
-        metrics_count_batch(worker->metrics, count, count == worker->max_batch);
+        metrics_count_batch(worker->metrics, count, count == worker->sizes.max);
         enum status status = run_batch(worker, count);
         if (status == STATUS_OK)
             metrics_time_batch(worker->metrics, count, clock_ns() - start);
@@ -79,16 +80,16 @@ static void *work(void *argument)
 }
 
 enum status worker_start(struct queue *queue, struct vit_run *run, struct metrics *metrics,
-                         int max_batch, int classes, worker_failed_fn failed, void *context,
-                         struct worker **out)
+                         struct batch_sizes sizes, int classes, worker_failed_fn failed,
+                         void *context, struct worker **out)
 {
-    struct worker *worker = calloc(1, sizeof *worker + sizeof *worker->batch * (size_t)max_batch);
+    struct worker *worker = calloc(1, sizeof *worker + sizeof *worker->batch * (size_t)sizes.max);
     if (!worker)
         return status_fail(STATUS_OUT_OF_MEMORY, "worker: out of memory");
     worker->queue = queue;
     worker->run = run;
     worker->metrics = metrics;
-    worker->max_batch = max_batch;
+    worker->sizes = sizes;
     worker->classes = classes;
     worker->failed = failed;
     worker->context = context;

@@ -37,10 +37,10 @@ rule 'a public header includes no third-party header' '^include/' \
 rule 'server/ knows neither kernels/ nor CUDA' '^server/' 'kernels|cuda|cublas'
 only 'kernels/ knows backend.h and status.h beside its own' '^kernels/' \
     'backend\.h|status\.h|kernels\.h|numeric\.h|team\.h|vector\.h|[a-z_]+\.cuh'
-rule 'http.c does not know the API' '^server/(http|http_values|listener)\.c' 'api|queue|model|vit|image'
+rule 'http.c does not know the API' '^server/(http|http_request|http_values|listener|reception|peers)\.c' 'api|queue|model|vit|image'
 rule 'the worker does not know HTTP' '^server/(worker|queue|vit|vit_weights)\.c' 'http|api|body'
 
-door microhttpd microhttpd 'server/http(_values)?\.c'
+door microhttpd microhttpd 'server/http(_request|_values)?\.c'
 door libjpeg 'jpeglib|jerror' 'server/image_jpeg\.c'
 door libspng spng 'server/image_png\.c'
 door libwebp webp 'server/image_webp\.c'

@@ -21,6 +21,7 @@ static void test_weights(void **state)
         {"text/plain", "text/plain; charset=utf-8", 1000},
         {"TEXT/Plain;Q=0.5", "text/plain", 500},
         {"text/*", "text/plain", 1000},
+        {"TEXT/*", "text/plain", 1000},
         {"*/*", "text/plain", 1000},
         {"text/plai", "text/plain", 0},
         {"text/plainer", "text/plain", 0},
@@ -48,12 +49,18 @@ static void test_weights(void **state)
         {"text/plain;quality=0.1", "text/plain", 1000},
         {" , ,, text/plain;q=0.5 ,", "text/plain", 500},
         {"text/html;q=0.1,\ttext/plain;q=0.2", "text/plain", 200},
+        {"text/plain, text/html;q=0.1", "text/plain", 1000},
         // The closest range wins wherever it stands.
         {"*/*;q=0.9, text/*;q=0.8, text/plain;q=0.7", "text/plain", 700},
         {"text/plain;q=0.7, text/*;q=0.8, */*;q=0.9", "text/plain", 700},
         {"text/*;q=0.8, */*;q=0.9", "text/plain", 800},
         {"*/*;q=0.9, text/*;q=0.8", "image/png", 900},
         {"*/*, text/plain;q=0", "text/plain", 0},
+        // Of two that are equally close, the first.
+        {"text/plain;q=0.2, text/plain;q=0.7", "text/plain", 200},
+        {"text/plain;q=0.7, TEXT/plain;q=0", "text/plain", 700},
+        {"text/*;q=0.2, text/*;q=0.7", "text/plain", 200},
+        {"*/*;q=0.7, */*;q=0.2", "text/plain", 700},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (accept_weight(rows[i].accept, rows[i].type) != rows[i].weight)

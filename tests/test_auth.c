@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -152,12 +153,14 @@ static void several_keys(void **state)
                                   "!\n"
                                   "first\n"
                                   "#third\n"
+                                  "#\n"
                                   "fourth");
     expect_known(auth, "Bearer first");
     expect_known(auth, "Bearer second#2");
     expect_known(auth, "Bearer !");
     expect_known(auth, "Bearer fourth");
     expect_unknown(auth, "Bearer #third");
+    expect_unknown(auth, "Bearer #");
     expect_unknown(auth, "Bearer third");
     expect_unknown(auth, "Bearer second");
     expect_unknown(auth, "Bearer firstsecond#2");
@@ -344,6 +347,20 @@ static void reload_beside_checks(void **state)
     unlink(file_path);
 }
 
+static void no_core_with_keys(void **state)
+{
+    (void)state;
+#ifdef BUILT_SANITIZED
+    skip();
+#endif
+    prctl(PR_SET_DUMPABLE, 1);
+    struct auth *auth;
+    write_file("key\n");
+    assert_int_equal(auth_open(file_path, &auth), STATUS_OK);
+    assert_int_equal(prctl(PR_GET_DUMPABLE), 0);
+    auth_close(auth);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +374,7 @@ int main(void)
         cmocka_unit_test(sizes),
         cmocka_unit_test(reload),
         cmocka_unit_test(reload_beside_checks),
+        cmocka_unit_test(no_core_with_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

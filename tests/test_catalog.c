@@ -139,6 +139,7 @@ static const struct {
     {"\"architecture\": {", "\"labels\": {", "duplicate object key"},
     {"\"resize\": 256", "\"resize\": 223", "preprocess.resize: expected an integer in 224..8192"},
     {"\"crop\": 224", "\"crop\": 200", "preprocess.crop: expected the architecture's image_size"},
+    {"\"crop\": 224", "\"crop\": 225", "preprocess.crop: expected the architecture's image_size"},
     {"\"crop\": 224,", "", "preprocess.crop: expected an integer"},
     {"\"bilinear\"", "\"nearest\"", "preprocess.interpolation: expected \"bilinear\" or"},
     {"\"bilinear\"", "3", "preprocess.interpolation: expected \"bilinear\" or"},
@@ -169,6 +170,81 @@ static const struct {
      "name: expected at most 63 bytes"},
 };
 
+// Each puts the most or the least that there may be into the first entry.
+static const struct {
+    const char *from, *to;
+} extremes[] = {
+    {"\"resize\": 256", "\"resize\": 224"},
+    {"\"resize\": 256", "\"resize\": 8192"},
+    {"\"patch_size\": 16", "\"patch_size\": 1"},
+    {"\"patch_size\": 16", "\"patch_size\": 224"},
+    {"\"hidden_size\": 768", "\"hidden_size\": 16380"}, // of 12 heads
+    {"\"num_layers\": 12", "\"num_layers\": 1"},
+    {"\"num_layers\": 12", "\"num_layers\": 256"},
+    {"\"num_heads\": 12", "\"num_heads\": 1"},
+    {"\"num_heads\": 12", "\"num_heads\": 768"},
+    {"\"mlp_size\": 3072", "\"mlp_size\": 65536"},
+    {"\"num_classes\": 1000", "\"num_classes\": 1000000"},
+    {"1e-6", "1e-12"},
+    {"1e-6", "0.1"},
+    {"[0.485, 0.456, 0.406]", "[0, 1, 0.5]"},
+    {"[0.229, 0.224, 0.225]", "[0.001, 1, 0.5]"},
+    {"\"c867db91\"", "\"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\""},
+    {"vit_b_16", "a_name_of_sixty_three_bytes_01234567890123456789012345678901234"},
+    {"\"labels\": \"imagenet1k\"", "\"labels\": \"\""},
+    {"\"labels\"", "\"weights\": \"fashion_vit\", \"labels\""},
+};
+
+static char *changed(const char *from, const char *to)
+{
+    static char text[8192];
+    const char *at = strstr(asset_models_json, from);
+    assert_non_null(at);
+    const int length = snprintf(text, sizeof text, "%.*s%s%s", (int)(at - asset_models_json),
+                                asset_models_json, to, at + strlen(from));
+    assert_true(length < (int)sizeof text);
+    return text;
+}
+
+static void test_extremes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof extremes / sizeof extremes[0]; i++) {
+        struct catalog *catalog;
+        const char *text = changed(extremes[i].from, extremes[i].to);
+        if (catalog_parse(text, strlen(text), &catalog) != STATUS_OK)
+            fail_msg("%s: %s", extremes[i].to, status_detail(STATUS_INTERNAL));
+        catalog_close(catalog);
+    }
+}
+
+static enum status parse_with_hash(const char *digits)
+{
+    char hash[80];
+    struct catalog *catalog;
+    snprintf(hash, sizeof hash, "\"%s\"", digits);
+    const char *text = changed("\"c867db91\"", hash);
+    const enum status status = catalog_parse(text, strlen(text), &catalog);
+    catalog_close(catalog);
+    return status;
+}
+
+static void test_hashes(void **state)
+{
+    (void)state;
+    static const char digits[] =
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0";
+    for (size_t length = 0; length <= 65; length++) {
+        char text[sizeof digits];
+        snprintf(text, sizeof text, "%.*s", (int)length, digits);
+        const bool right = length >= 8 && length <= 64;
+        assert_int_equal(parse_with_hash(text), right ? STATUS_OK : STATUS_INTERNAL);
+    }
+    assert_int_equal(parse_with_hash("0123456789abcdeF"), STATUS_INTERNAL);
+    assert_int_equal(parse_with_hash("0123456789abcdeg"), STATUS_INTERNAL);
+    assert_int_equal(parse_with_hash("0123456789abcde "), STATUS_INTERNAL);
+}
+
 static void expect_refused(const char *text, const char *words)
 {
     struct catalog *catalog = (struct catalog *)1;
@@ -179,16 +255,8 @@ static void expect_refused(const char *text, const char *words)
 static void test_bad_models_json(void **state)
 {
     (void)state;
-    char text[8192];
-    for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) {
-        const char *at = strstr(asset_models_json, mistakes[i].from);
-        assert_non_null(at);
-        const int length =
-            snprintf(text, sizeof text, "%.*s%s%s", (int)(at - asset_models_json),
-                     asset_models_json, mistakes[i].to, at + strlen(mistakes[i].from));
-        assert_true(length < (int)sizeof text);
-        expect_refused(text, mistakes[i].words);
-    }
+    for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++)
+        expect_refused(changed(mistakes[i].from, mistakes[i].to), mistakes[i].words);
     expect_refused("", "models.json: line 1:");
     expect_refused("{}", "expected an object of models");
     expect_refused("[]", "expected an object of models");
@@ -318,7 +386,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_entries),        cmocka_unit_test(test_downloads),
-        cmocka_unit_test(test_unknown_model),  cmocka_unit_test(test_bad_models_json),
+        cmocka_unit_test(test_unknown_model),  cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_hashes),         cmocka_unit_test(test_bad_models_json),
         cmocka_unit_test(test_builtin_labels), cmocka_unit_test(test_builtin_weights),
         cmocka_unit_test(test_label_files),
     };

@@ -1,5 +1,5 @@
-// server/config.c: every row of the option table can be given as a flag, a variable and a member of
-// the file, in this order of precedence; what is wrong names the option, the value and the range.
+// server/config.c: the table of options, its help and the flags; what is wrong names the option,
+// the value and the range. Files and variables are test_config_file.c's.
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,170 +8,43 @@
 // cmocka.h needs the four above.
 #include <cmocka.h>
 
-#include "config.h"
-#include <jansson.h>
+#include "parsed_config.h"
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-static const char file_path[] = "test_config.json";
-
-struct parsed {
-    struct config config;
-    enum status status;
-    char *argv[16];
-    int words;
-};
-
-// Reads the configuration from a command line of words without blanks.
-static struct parsed read_words(enum command command, const char *line)
-{
-    static char words[512];
-    struct parsed parsed = {0};
-    int argc = 0;
-    snprintf(words, sizeof words, "%s", line);
-    for (char *word = strtok(words, " "); word; word = strtok(NULL, " "))
-        parsed.argv[argc++] = word;
-    parsed.status = config_read(&parsed.config, command, argc, parsed.argv, &parsed.words);
-    return parsed;
-}
-
-static void write_file(const char *text)
-{
-    FILE *file = fopen(file_path, "w");
-    assert_non_null(file);
-    assert_true(fputs(text, file) >= 0);
-    assert_int_equal(fclose(file), 0);
-}
-
-// The command line is refused, and the detail holds each of the blank-separated words.
-static void expect_refused(enum command command, const char *line, const char *words)
-{
-    struct parsed parsed = read_words(command, line);
-    config_release(&parsed.config);
-    char word[256];
-    if (parsed.status != STATUS_USAGE)
-        fail_msg("%s: %s", line, status_code(parsed.status));
-    for (int length; sscanf(words, "%255s%n", word, &length) == 1; words += length)
-        if (!strstr(status_detail(STATUS_USAGE), word))
-            fail_msg("%s: no \"%s\" in: %s", line, word, status_detail(STATUS_USAGE));
-}
-
-static void expect_file_refused(const char *text, const char *words)
-{
-    write_file(text);
-    expect_refused(COMMAND_SERVE, "--config test_config.json", words);
-}
-
-// What --print-config shows, without "config" itself.
-static json_t *config_json(const struct config *config)
-{
-    char *text = NULL;
-    size_t length;
-    FILE *out = open_memstream(&text, &length);
-    assert_int_equal(config_print_json(config, out), STATUS_OK);
-    assert_int_equal(fclose(out), 0);
-    json_t *root = json_loads(text, 0, NULL);
-    assert_non_null(root);
-    free(text);
-    assert_int_equal(json_object_del(root, "config"), 0);
-    return root;
-}
-
-static json_t *default_json(void)
-{
-    struct parsed parsed = read_words(COMMAND_SERVE, "");
-    assert_int_equal(parsed.status, STATUS_OK);
-    json_t *root = config_json(&parsed.config);
-    config_release(&parsed.config);
-    return root;
-}
-
-static int clear_environment(void **state)
-{
-    (void)state;
-    json_t *value, *root;
-    const char *name;
-    static const char *const others[] = {"VITSERVE_CONFIG", "VITSERVE_PORT_8080_TCP"};
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        unsetenv(others[i]);
-    unsetenv("VITSERVE_TOP_K");
-    unsetenv("VITSERVE_PORT");
-    root = default_json();
-    json_object_foreach(root, name, value)
-    {
-        char variable[64] = "VITSERVE_";
-        for (size_t i = 0; name[i]; i++)
-            variable[9 + i] = (char)(name[i] == '_' ? '_' : name[i] - 'a' + 'A');
-        unsetenv(variable);
-    }
-    json_decref(root);
-    unlink(file_path);
-    return 0;
-}
 
 // ---- the table ----------------------------------------------------------------------------------
+
+static const char defaults[] =
+    "{'model': 'fashion_vit', 'weights': '', 'weights_dir': '~/.cache/vitserve',"
+    " 'random_weights': '', 'labels': '', 'device': 'auto', 'precision': 'auto', 'threads': 0,"
+    " 'decode_threads': 0, 'max_batch': 0, 'max_queue': 0, 'exif_orientation': 'apply',"
+    " 'fast_decode': false, 'top_k': 5, 'max_pixels': 64000000, 'max_request_pixels': 0,"
+    " 'max_decode_bytes': 0, 'listen': '127.0.0.1', 'admin_listen': '', 'port': 8080,"
+    " 'admin_port': -1, 'max_body_bytes': 33554432, 'max_images': 64,"
+    " 'max_inflight_bytes': 536870912, 'max_connections': 4096,"
+    " 'max_connections_per_address': 1024, 'trusted_proxies': '', 'allowed_hosts': '',"
+    " 'idle_timeout_ms': 60000, 'request_timeout_ms': 10000, 'drain_delay_ms': 0,"
+    " 'drain_timeout_ms': 30000, 'api_key_file': '', 'tls_cert': '', 'tls_key': '',"
+    " 'cors_origin': '', 'log_level': 'info', 'log_format': 'text', 'print_config': false,"
+    " 'json': false, 'logits': false, 'batch': '1,2,4,8,16,32', 'seconds': 3, 'format': 'text',"
+    " 'dir': '', 'url': '', 'sha256': ''}";
 
 static void documented_defaults(void **state)
 {
     (void)state;
-    struct parsed parsed = read_words(COMMAND_SERVE, "");
-    const struct config *config = &parsed.config;
-    assert_int_equal(parsed.status, STATUS_OK);
-    assert_string_equal(config->model, "fashion_vit");
-    assert_string_equal(config->weights_dir, "~/.cache/vitserve");
-    assert_string_equal(config->random_weights, "");
-    assert_int_equal(config->device, DEVICE_AUTO);
-    assert_int_equal(config->precision, PRECISION_AUTO);
-    assert_string_equal(config->listen, "127.0.0.1");
-    assert_int_equal(config->port, 8080);
-    assert_int_equal(config->top_k, 5);
-    assert_int_equal(config->exif_orientation, 1);
-    assert_int_equal(config->max_body_bytes, 32 << 20);
-    assert_int_equal(config->max_pixels, 64 * 1000 * 1000);
-    assert_int_equal(config->max_images, 64);
-    assert_int_equal(config->max_inflight_bytes, 512 << 20);
-    assert_int_equal(config->max_connections, 4096);
-    assert_int_equal(config->drain_timeout_ms, 30000);
-    assert_int_equal(config->log_level, LOG_INFO);
-    assert_int_equal(config->print_config, 0);
-    config_release(&parsed.config);
-}
-
-// What is printed can be read back, from the file and from the environment.
-static void every_option_goes_round(void **state)
-{
-    (void)state;
-    json_t *expected = default_json(), *value;
+    char text[sizeof defaults];
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)(defaults[i] == '\'' ? '"' : defaults[i]);
+    json_t *expected = json_loads(text, 0, NULL), *found = default_json(), *value;
     const char *name;
-    assert_int_equal(json_dump_file(expected, file_path, 0), 0);
-    struct parsed parsed = read_words(COMMAND_SERVE, "--config test_config.json");
-    assert_int_equal(parsed.status, STATUS_OK);
-    json_t *read = config_json(&parsed.config);
-    assert_true(json_equal(expected, read));
-    json_decref(read);
-    config_release(&parsed.config);
-
+    assert_non_null(expected);
     json_object_foreach(expected, name, value)
     {
-        char variable[64], text[64];
-        snprintf(variable, sizeof variable, "VITSERVE_%s", name);
-        for (char *c = variable; *c; c++)
-            *c = (char)(*c >= 'a' && *c <= 'z' ? *c - 'a' + 'A' : *c);
-        if (json_is_integer(value))
-            snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
-        else
-            snprintf(text, sizeof text, "%s",
-                     json_is_string(value) ? json_string_value(value) : "0");
-        setenv(variable, text, 1);
+        if (!json_equal(json_object_get(found, name), value))
+            fail_msg("%s: another default", name);
     }
-    parsed = read_words(COMMAND_SERVE, "");
-    assert_int_equal(parsed.status, STATUS_OK);
-    read = config_json(&parsed.config);
-    assert_true(json_equal(expected, read));
-    json_decref(read);
     json_decref(expected);
-    config_release(&parsed.config);
+    json_decref(found);
 }
 
 // One number of the help text: its default lies in its range, both ends of which are accepted and
@@ -285,6 +158,43 @@ static void last_flag_wins(void **state)
     config_release(&parsed.config);
 }
 
+static void devices(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t number;
+    } rows[] = {
+        {"auto", DEVICE_AUTO},
+        {"cpu", DEVICE_CPU},
+        {"cuda", DEVICE_CUDA},
+        {"cuda:all", DEVICE_CUDA_ALL},
+        {"cuda:0", DEVICE_GPU},
+        {"cuda:9", DEVICE_GPU + 9},
+        {"cuda:15", DEVICE_GPU + DEVICE_MAX_GPUS - 1},
+    };
+    char line[64];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(line, sizeof line, "--device %s", rows[i].text);
+        struct parsed parsed = read_words(COMMAND_SERVE, line);
+        assert_int_equal(parsed.status, STATUS_OK);
+        assert_int_equal(parsed.config.device, rows[i].number);
+        json_t *root = config_json(&parsed.config);
+        assert_string_equal(json_string_value(json_object_get(root, "device")), rows[i].text);
+        json_decref(root);
+        config_release(&parsed.config);
+    }
+    static const char *const others[] = {
+        "cuda:16", "cuda:", "cuda:-1", "cuda:+1",  "cuda:1x", "cuda:a",
+        "cuda0",   "cpu:0", "CUDA:1",  "cuda:1,2", "gpu:0",   "cuda:18446744073709551616"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char words[64];
+        snprintf(line, sizeof line, "--device %s", others[i]);
+        snprintf(words, sizeof words, "--device: \"%s\" none", others[i]);
+        expect_refused(COMMAND_SERVE, line, words);
+    }
+}
+
 static void wrong_flags(void **state)
 {
     (void)state;
@@ -331,131 +241,16 @@ static void wrong_values(void **state)
     expect_refused(COMMAND_SERVE, "--print-config=yes", "--print-config: \"yes\"");
 }
 
-// ---- file and environment -----------------------------------------------------------------------
-
-static void precedence(void **state)
-{
-    (void)state;
-    write_file("{\"top_k\": 1, \"port\": 1, \"max_images\": 1}");
-    setenv("VITSERVE_TOP_K", "2", 1);
-    setenv("VITSERVE_PORT", "2", 1);
-    struct parsed parsed = read_words(COMMAND_SERVE, "--top-k 3 --config=test_config.json");
-    assert_int_equal(parsed.status, STATUS_OK);
-    assert_int_equal(parsed.config.top_k, 3);
-    assert_int_equal(parsed.config.port, 2);
-    assert_int_equal(parsed.config.max_images, 1);
-    assert_int_equal(parsed.config.max_connections, 4096);
-    assert_string_equal(parsed.config.config, "test_config.json");
-    config_release(&parsed.config);
-
-    // The file itself may come from the environment; options of other commands do no harm in it.
-    write_file(
-        "{\"top_k\": 4, \"json\": true, \"logits\": 1, \"device\": \"cpu\", \"port\": \"9\"}");
-    setenv("VITSERVE_CONFIG", file_path, 1);
-    unsetenv("VITSERVE_TOP_K");
-    unsetenv("VITSERVE_PORT");
-    parsed = read_words(COMMAND_SERVE, "");
-    assert_int_equal(parsed.status, STATUS_OK);
-    assert_int_equal(parsed.config.top_k, 4);
-    assert_int_equal(parsed.config.json, 1);
-    assert_int_equal(parsed.config.logits, 1);
-    assert_int_equal(parsed.config.device, DEVICE_CPU);
-    assert_int_equal(parsed.config.port, 9);
-    config_release(&parsed.config);
-    // What follows "--" is no flag.
-    setenv("VITSERVE_CONFIG", "", 1);
-    parsed = read_words(COMMAND_CLASSIFY, "-- --config nowhere.json");
-    assert_int_equal(parsed.status, STATUS_OK);
-    assert_int_equal(parsed.config.top_k, 5);
-    config_release(&parsed.config);
-}
-
-static void wrong_files(void **state)
-{
-    (void)state;
-    expect_refused(COMMAND_SERVE, "--config nowhere.json", "nowhere.json");
-    expect_refused(COMMAND_SERVE, "--config /", "/:");
-    expect_file_refused("", "test_config.json line 1");
-    expect_file_refused("{\"top_k\": 1,\n\n}", "test_config.json: line 3");
-    expect_file_refused("[1]", "test_config.json object");
-    expect_file_refused("{\"top_k\": 1, \"top_k\": 2}", "duplicate top_k");
-    expect_file_refused("{\"topk\": 1}", "test_config.json: \"topk\" no option");
-    expect_file_refused("{\"config\": \"other.json\"}", "\"config\" no option");
-    expect_file_refused("{\"top_k\": 0}", "\"top_k\": \"0\" 1 to");
-    expect_file_refused("{\"top_k\": 1.0}", "\"top_k\"");
-    expect_file_refused("{\"top_k\": null}", "\"top_k\"");
-    expect_file_refused("{\"top_k\": true}", "\"top_k\"");
-    expect_file_refused("{\"top_k\": [1]}", "\"top_k\"");
-    expect_file_refused("{\"top_k\": \"x\"}", "\"top_k\": \"x\"");
-    expect_file_refused("{\"top_k\": 99999999999999999999}", "test_config.json big");
-    expect_file_refused("{\"device\": \"gpu\"}", "\"device\": \"gpu\" cpu");
-}
-
-static void byte_order_mark(void **state)
-{
-    (void)state;
-    write_file("\xef\xbb\xbf{\"top_k\": 3}");
-    struct parsed parsed = read_words(COMMAND_SERVE, "--config test_config.json");
-    assert_int_equal(parsed.status, STATUS_OK);
-    assert_int_equal(parsed.config.top_k, 3);
-    config_release(&parsed.config);
-    expect_file_refused("\xef\xbb{}", "test_config.json: line");
-    expect_file_refused("\xef\xbb\xbf", "test_config.json: line");
-    expect_file_refused("{", "test_config.json: line 1");
-}
-
-// As of Compose's ${VARIABLE} that nobody has set: what the file says stays.
-static void empty_variables(void **state)
-{
-    (void)state;
-    static const char *const names[] = {"VITSERVE_TOP_K", "VITSERVE_LOG_FORMAT", "VITSERVE_DEVICE",
-                                        "VITSERVE_CPU_ONLY", "VITSERVE_LISTEN"};
-    write_file("{\"top_k\": 3, \"log_format\": \"json\", \"listen\": \"::1\"}");
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        setenv(names[i], "", 1);
-    struct parsed parsed = read_words(COMMAND_SERVE, "--config test_config.json");
-    assert_int_equal(parsed.status, STATUS_OK);
-    assert_int_equal(parsed.config.top_k, 3);
-    assert_string_equal(parsed.config.listen, "::1");
-    config_release(&parsed.config);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        unsetenv(names[i]);
-    expect_refused(COMMAND_SERVE, "--top-k=", "--top-k");
-}
-
-static void environment(void **state)
-{
-    (void)state;
-    setenv("VITSERVE_TOP_K", "0", 1);
-    expect_refused(COMMAND_SERVE, "", "VITSERVE_TOP_K: \"0\" 1 to");
-    setenv("VITSERVE_TOP_K", "7", 1);
-    // Kubernetes' variables beside a Service called vitserve.
-    setenv("VITSERVE_PORT", "tcp://10.0.0.1:8080", 1);
-    setenv("VITSERVE_PORT_8080_TCP", "tcp://10.0.0.1:8080", 1);
-    struct parsed parsed = read_words(COMMAND_SERVE, "");
-    assert_int_equal(parsed.status, STATUS_OK);
-    assert_int_equal(parsed.config.top_k, 7);
-    assert_int_equal(parsed.config.port, 8080);
-    config_release(&parsed.config);
-    setenv("VITSERVE_PORT", "udp://10.0.0.1:8080", 1);
-    expect_refused(COMMAND_SERVE, "", "VITSERVE_PORT: \"udp://10.0.0.1:8080\" 0 to 65535");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(documented_defaults, clear_environment),
-        cmocka_unit_test_setup(every_option_goes_round, clear_environment),
         cmocka_unit_test_setup(help_lists_every_option_with_its_range, clear_environment),
         cmocka_unit_test_setup(flags_and_words, clear_environment),
         cmocka_unit_test_setup(last_flag_wins, clear_environment),
+        cmocka_unit_test_setup(devices, clear_environment),
         cmocka_unit_test_setup(wrong_flags, clear_environment),
         cmocka_unit_test_setup(wrong_values, clear_environment),
-        cmocka_unit_test_setup(precedence, clear_environment),
-        cmocka_unit_test_setup(wrong_files, clear_environment),
-        cmocka_unit_test_setup(byte_order_mark, clear_environment),
-        cmocka_unit_test_setup(empty_variables, clear_environment),
-        cmocka_unit_test_setup(environment, clear_environment),
     };
     return cmocka_run_group_tests(tests, NULL, clear_environment);
 }

@@ -10,8 +10,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
+
+static int64_t now_ns = 1000000000;
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *time);
+
+// Each look at the clock takes a millisecond.
+int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
+{
+    (void)clock;
+    now_ns += 1000000;
+    *time = (struct timespec){now_ns / 1000000000, now_ns % 1000000000};
+    return 0;
+}
 
 static struct jpeg_file read_golden(const char *name)
 {
@@ -39,6 +53,22 @@ static void windows_equal_the_whole(void **state)
             bad += wrong_windows(jpeg_kinds[k].name, file.bytes, file.length, 0, 60);
             for (int shortest = 1; shortest < 100; shortest *= 3) // all the reductions
                 bad += wrong_windows(jpeg_kinds[k].name, file.bytes, file.length, shortest, 20);
+            free(file.bytes);
+        }
+    assert_int_equal(bad, 0);
+}
+
+// Rows outside the window are skipped in several pieces.
+static void windows_of_large_pictures(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{700, 300}, {100, 1700}};
+    int bad = 0;
+    for (int k = 0; k < JPEG_KINDS; k++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            struct jpeg_file file = jpeg_make(&jpeg_kinds[k], sizes[i][0], sizes[i][1], false);
+            bad += wrong_windows(jpeg_kinds[k].name, file.bytes, file.length, 0, 8);
+            bad += wrong_windows(jpeg_kinds[k].name, file.bytes, file.length, 60, 8);
             free(file.bytes);
         }
     assert_int_equal(bad, 0);
@@ -101,6 +131,79 @@ static void crops_equal_the_whole(void **state)
                     recipe.interpolation = (enum interpolation)filter;
                     same_crop(&file, jpeg_kinds[k].name, &recipe);
                 }
+            free(file.bytes);
+        }
+}
+
+// Of all the strips of rows, a look at the clock before and one behind each.
+static void time_of_the_resize(void **state)
+{
+    (void)state;
+    enum { SIDE = 3 * IMAGE_ROWS };
+    struct preprocess recipe = {.resize = SIDE, .crop = SIDE};
+    struct jpeg_file file = jpeg_make(&jpeg_kinds[0], SIDE, SIDE, true);
+    struct preprocessed done;
+    uint8_t out[SIDE * SIDE * 3];
+    assert_int_equal(preprocess_bytes(&recipe, file.bytes, file.length, &exact_limits, out, &done),
+                     STATUS_OK);
+    assert_int_equal(done.resample_ns, 3 * 1000000);
+    free(file.bytes);
+}
+
+// ---- turned and reduced
+
+// A copy of the JPEG with EXIF of that orientation.
+static struct jpeg_file with_orientation(const struct jpeg_file *file, int orientation)
+{
+    uint8_t exif[] = {0xff, 0xe1, 0, 34, 'E', 'x', 'i', 'f', 0, 0, 'M', 'M', 0, '*', 0, 0, 0, 8,
+                      0,    1,    1, 18, 0,   3,   0,   0,   0, 1, 0,   0,   0, 0,   0, 0, 0, 0};
+    struct jpeg_file copy = {malloc(file->length + sizeof exif), file->length + sizeof exif};
+    assert_non_null(copy.bytes);
+    exif[29] = (uint8_t)orientation;
+    memcpy(copy.bytes, file->bytes, 2);
+    memcpy(copy.bytes + 2, exif, sizeof exif);
+    memcpy(copy.bytes + 2 + sizeof exif, file->bytes + 2, file->length - 2);
+    return copy;
+}
+
+// Where the picture as it is stored has the pixel that is at x, y of the upright one.
+static const uint8_t *stored_pixel(const struct image *stored, int orientation, int x, int y)
+{
+    int column = orientation >= 5 ? y : x, row = orientation >= 5 ? x : y;
+    if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8)
+        column = stored->width - 1 - column;
+    if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7)
+        row = stored->height - 1 - row;
+    return stored->rgb + ((size_t)row * (size_t)stored->width + (size_t)column) * 3;
+}
+
+// Sides that the reduction divides, and those that it does not.
+static void turned_pictures_are_reduced_alike(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{96, 80}, {97, 81}, {95, 87}, {103, 64}};
+    static const int kinds[] = {0, 2, 13}; // with crops and without
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes * 3; i++)
+        for (int shortest = 8; shortest <= 32; shortest *= 2) {
+            struct jpeg_file file =
+                jpeg_make(&jpeg_kinds[kinds[i % 3]], sizes[i / 3][0], sizes[i / 3][1], false);
+            struct image stored, turned;
+            int reduction = read_whole(file.bytes, file.length, &fast_limits, shortest, &stored);
+            assert_int_equal(reduction, 64 / shortest);
+            for (int orientation = 1; orientation <= 8; orientation++) {
+                struct jpeg_file copy = with_orientation(&file, orientation);
+                read_whole(copy.bytes, copy.length, &fast_limits, shortest, &turned);
+                assert_int_equal(turned.width, orientation < 5 ? stored.width : stored.height);
+                assert_int_equal(turned.height, orientation < 5 ? stored.height : stored.width);
+                const uint8_t *pixel = turned.rgb;
+                for (int y = 0; y < turned.height; y++)
+                    for (int x = 0; x < turned.width; x++, pixel += 3)
+                        assert_memory_equal(pixel, stored_pixel(&stored, orientation, x, y), 3);
+                assert_int_equal(wrong_windows("turned", copy.bytes, copy.length, shortest, 10), 0);
+                image_release(&turned);
+                free(copy.bytes);
+            }
+            image_release(&stored);
             free(file.bytes);
         }
 }
@@ -197,6 +300,29 @@ static void fast_decoding_is_close(void **state)
         }
 }
 
+// A side that the reduction does not divide ends in part of a sample: taken for a whole one, it
+// shifts the picture's far end by up to 7 of the file's pixels.
+static void fast_decoding_keeps_the_place(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{31, 31},   {61, 61},   {63, 65},   {121, 121},
+                                   {124, 124}, {121, 300}, {300, 121}, {127, 123}};
+    struct preprocess recipe = {.resize = 10, .crop = 10};
+    for (int k = 0; k < JPEG_KINDS; k++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            if (jpeg_kinds[k].h > 2) // chroma of 4 pixels a sample ends in a larger part
+                continue;
+            struct jpeg_file file = jpeg_make(&jpeg_kinds[k], sizes[i][0], sizes[i][1], true);
+            double mean;
+            int most;
+            fast_error(&file, &recipe, &mean, &most);
+            if (mean > 0.8 || most > 3)
+                fail_msg("%s, %d x %d: %.2f on average, %d at most", jpeg_kinds[k].name,
+                         sizes[i][0], sizes[i][1], mean, most);
+            free(file.bytes);
+        }
+}
+
 static void reduction_keeps_the_shortest_side(void **state)
 {
     (void)state;
@@ -222,11 +348,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(windows_equal_the_whole),
+        cmocka_unit_test(windows_of_large_pictures),
         cmocka_unit_test(windows_of_turned_pictures),
         cmocka_unit_test(crops_equal_the_whole),
+        cmocka_unit_test(time_of_the_resize),
+        cmocka_unit_test(turned_pictures_are_reduced_alike),
         cmocka_unit_test(refuses_truncation_outside_the_window),
         cmocka_unit_test(windows_share_the_damage),
         cmocka_unit_test(fast_decoding_is_close),
+        cmocka_unit_test(fast_decoding_keeps_the_place),
         cmocka_unit_test(reduction_keeps_the_shortest_side),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const struct gauges some = {.queue_images = 3,
                                    .inflight_requests = 2,
@@ -92,7 +93,10 @@ static void counters(void **state)
     metrics_count_request(metrics, "other", 404, 1000);
     metrics_count_images(metrics, OUTCOME_OK, 7);
     metrics_count_images(metrics, OUTCOME_OK, 0);
+    metrics_count_images(metrics, OUTCOME_BAD_IMAGE, 6);
+    metrics_count_images(metrics, OUTCOME_REJECTED, 5);
     metrics_count_images(metrics, OUTCOME_EXPIRED, 2);
+    metrics_count_images(metrics, OUTCOME_CANCELLED, 3);
     metrics_count_batch(metrics, 4, true);
     metrics_count_batch(metrics, 3, false);
     metrics_count_batch(metrics, 1, false);
@@ -102,7 +106,10 @@ static void counters(void **state)
     expect_line(text, "vitserve_requests_total{path=\"other\",status=\"404\"} 1");
     expect_line(text, "vitserve_request_seconds_count 4");
     expect_line(text, "vitserve_images_total{outcome=\"ok\"} 7");
+    expect_line(text, "vitserve_images_total{outcome=\"bad_image\"} 6");
+    expect_line(text, "vitserve_images_total{outcome=\"rejected\"} 5");
     expect_line(text, "vitserve_images_total{outcome=\"expired\"} 2");
+    expect_line(text, "vitserve_images_total{outcome=\"cancelled\"} 3");
     expect_line(text, "vitserve_images_total{outcome=\"failed\"} 0");
     expect_line(text, "vitserve_batches_total{reason=\"full\"} 1");
     expect_line(text, "vitserve_batches_total{reason=\"idle\"} 2");
@@ -166,6 +173,87 @@ static void rows_for_all_routes(void **state)
     metrics_free(metrics);
 }
 
+// More than anybody has, which cost their rows alone.
+static void rows_without_end(void **state)
+{
+    (void)state;
+    struct metrics *metrics = create();
+    for (int status = 1000; status < 3000; status++)
+        metrics_count_request(metrics, "/classify", status, 0);
+    metrics_count_request(metrics, "/classify", 1000, 0);
+    metrics_count_request(metrics, "/classify", 2999, 0);
+    char *text = write_text(metrics);
+    expect_line(text, "vitserve_requests_total{path=\"/classify\",status=\"1000\"} 2");
+    expect_line(text, "vitserve_request_seconds_count 2002");
+    expect_line(text, "vitserve_images_total{outcome=\"ok\"} 0");
+    expect_line(text, "vitserve_batches_total{reason=\"idle\"} 0");
+    assert_null(strstr(text, "status=\"2999\""));
+    free(text);
+    metrics_free(metrics);
+}
+
+static void expect_statistic(const struct statistic *statistic, uint64_t count, uint64_t ns)
+{
+    assert_int_equal(statistic->count, count);
+    assert_int_equal(statistic->ns, ns);
+}
+
+// Of what fails, the time as a whole is counted, and nothing else.
+static void inferences(void **state)
+{
+    (void)state;
+    static struct inference_statistics seen;
+    const struct inference_times first = {1000, 200, 30, 4}, second = {5000, 600, 70, 8};
+    struct metrics *metrics = create();
+    metrics_count_inference(metrics, false, &first);
+    metrics_read_inferences(metrics, &seen);
+    expect_statistic(&seen.success, 0, 0);
+    expect_statistic(&seen.fail, 1, 1000);
+    expect_statistic(&seen.queue, 0, 0);
+    expect_statistic(&seen.compute_input, 0, 0);
+    expect_statistic(&seen.compute_infer, 0, 0);
+    assert_int_equal(seen.last_ms, 0);
+
+    const time_t before = time(NULL);
+    metrics_count_inference(metrics, true, &first);
+    metrics_count_inference(metrics, true, &second);
+    metrics_read_inferences(metrics, &seen);
+    expect_statistic(&seen.success, 2, 6000);
+    expect_statistic(&seen.fail, 1, 1000);
+    expect_statistic(&seen.queue, 2, 800);
+    expect_statistic(&seen.compute_input, 2, 100);
+    expect_statistic(&seen.compute_infer, 2, 12);
+    assert_in_range(seen.last_ms, (before - 1) * 1000, (time(NULL) + 1) * 1000);
+
+    const int64_t last = seen.last_ms;
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+    metrics_count_inference(metrics, false, &second);
+    metrics_read_inferences(metrics, &seen);
+    expect_statistic(&seen.fail, 2, 6000);
+    assert_int_equal(seen.last_ms, last);
+    metrics_free(metrics);
+}
+
+// By their size, up to the largest that there can be.
+static void times_of_batches(void **state)
+{
+    (void)state;
+    static struct inference_statistics seen;
+    struct metrics *metrics = create();
+    metrics_time_batch(metrics, 1, 10);
+    metrics_time_batch(metrics, 1, 15);
+    metrics_time_batch(metrics, METRICS_MAX_BATCH, 70);
+    metrics_time_batch(metrics, METRICS_MAX_BATCH + 1, 80);
+    metrics_read_inferences(metrics, &seen);
+    uint64_t batches = 0;
+    for (int i = 0; i <= METRICS_MAX_BATCH; i++)
+        batches += seen.batches[i].count;
+    assert_int_equal(batches, 3);
+    expect_statistic(&seen.batches[1], 2, 25);
+    expect_statistic(&seen.batches[METRICS_MAX_BATCH], 1, 70);
+    metrics_free(metrics);
+}
+
 enum { THREADS = 4, ROUNDS = 2000 };
 
 static void *count_all(void *argument)
@@ -221,9 +309,10 @@ static void many_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_yet),  cmocka_unit_test(counters),
-        cmocka_unit_test(buckets),      cmocka_unit_test(rows_for_all_routes),
-        cmocka_unit_test(many_threads),
+        cmocka_unit_test(nothing_yet),      cmocka_unit_test(counters),
+        cmocka_unit_test(buckets),          cmocka_unit_test(rows_for_all_routes),
+        cmocka_unit_test(rows_without_end), cmocka_unit_test(inferences),
+        cmocka_unit_test(times_of_batches), cmocka_unit_test(many_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "parsed_oip.h"
+#include <stdio.h>
 #include <string.h>
 
 static void images_in_json(void **state)
@@ -64,6 +65,12 @@ static void pixels_in_json(void **state)
                                             "[[[12,13,14],[15,16,17]],[[18,19,20],[21,22,23]]]]"));
     expect_crops(&parsed, 2);
     release(&parsed);
+    // Black, in as few bytes as there can be.
+    parse_good(&parsed, PIXELS("[1,2,2,3]", "\"data\":[0,0,0,0,0,0,0,0,0,0,0,0]"));
+    assert_int_equal(parsed.request.count, 1);
+    assert_int_equal(parsed.request.images[0].length, CROP);
+    assert_memory_equal(parsed.request.images[0].bytes, (const uint8_t[CROP]){0}, CROP);
+    release(&parsed);
     // What is left of the JSON is read whole, whatever the order.
     parse_good(&parsed, "{\"inputs\":[{\"data\":[" TWELVE "],\"shape\":[1,2,2,3],\"datatype\":"
                         "\"UINT8\",\"name\":\"pixels\"}],\"id\":\"after\"}");
@@ -107,6 +114,36 @@ static void binary_images(void **state)
         assert_int_equal(parsed.budget.used, 0);
         release(&parsed);
     }
+}
+
+// Lengths of one, two and three bytes, and nothing as the last.
+static void lengths_of_binary_images(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = {0x01, 0x0203, 0x040506, 0};
+    enum { TENSOR = 4 * 4 + 0x01 + 0x0203 + 0x040506 };
+    static uint8_t tensor[TENSOR];
+    char text[512];
+    size_t at = 0;
+    for (int i = 0; i < 4; i++) {
+        for (int shift = 0; shift < 32; shift += 8)
+            tensor[at++] = (uint8_t)(lengths[i] >> shift);
+        memset(tensor + at, 'a' + i, lengths[i]);
+        at += lengths[i];
+    }
+    snprintf(text, sizeof text, IMAGE("[4]", BINARY("%d")), TENSOR);
+    struct parsed parsed;
+    parse_binary(&parsed, text, tensor, TENSOR);
+    assert_int_equal(parsed.status, STATUS_OK);
+    for (int i = 0; i < 4; i++) {
+        const struct upload *image = &parsed.request.images[i];
+        assert_int_equal(image->length, lengths[i]);
+        if (image->length > 0)
+            assert_true(image->bytes[0] == 'a' + i && image->bytes[image->length - 1] == 'a' + i);
+    }
+    release(&parsed);
+    refuse_binary(IMAGE("[1]", BINARY("4")), "\0\0\0\1", 4,
+                  "its length says 16777216 bytes, but the tensor has 0 more");
 }
 
 static void binary_images_that_are_wrong(void **state)
@@ -245,11 +282,17 @@ static void one_known_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(images_in_json),  cmocka_unit_test(images_in_json_that_are_wrong),
-        cmocka_unit_test(pixels_in_json),  cmocka_unit_test(pixels_in_json_that_are_wrong),
-        cmocka_unit_test(binary_images),   cmocka_unit_test(binary_images_that_are_wrong),
-        cmocka_unit_test(binary_pixels),   cmocka_unit_test(either_data_or_binary),
-        cmocka_unit_test(shapes),          cmocka_unit_test(no_more_images_than_the_limit),
+        cmocka_unit_test(images_in_json),
+        cmocka_unit_test(images_in_json_that_are_wrong),
+        cmocka_unit_test(pixels_in_json),
+        cmocka_unit_test(pixels_in_json_that_are_wrong),
+        cmocka_unit_test(binary_images),
+        cmocka_unit_test(binary_images_that_are_wrong),
+        cmocka_unit_test(lengths_of_binary_images),
+        cmocka_unit_test(binary_pixels),
+        cmocka_unit_test(either_data_or_binary),
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(no_more_images_than_the_limit),
         cmocka_unit_test(one_known_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

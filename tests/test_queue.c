@@ -1,7 +1,8 @@
-// The queue under many threads; also built with ThreadSanitizer.
+// The queue, alone and under many threads; also built with ThreadSanitizer. Its times are in
+// test_queue_times.c, whose turn it is in test_queue_turns.c.
 
 #include "clock.h"
-#include "queue.h"
+#include "small_queue.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -13,18 +14,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-enum { CAPACITY = 16, PIXEL_BYTES = 12, CLASSES = 3 };
-
-static uint8_t pixels[CAPACITY * PIXEL_BYTES];
-static const struct client patient = {.deadline_ns = INT64_MAX};
-
-static struct queue *open_queue(void)
-{
-    struct queue *queue;
-    assert_int_equal(queue_create(CAPACITY, pixels, PIXEL_BYTES, CLASSES, &queue), STATUS_OK);
-    return queue;
-}
 
 static void test_slots_are_apart(void **state)
 {
@@ -52,13 +41,18 @@ static void test_reserve(void **state)
     assert_int_equal(queue_reserve(queue, &patient, CAPACITY + 1, jobs, &first),
                      STATUS_TOO_MANY_IMAGES);
     assert_int_equal(queue_reserve(queue, &patient, CAPACITY - 2, jobs, &first), STATUS_OK);
+    assert_int_equal(queue_length(queue), CAPACITY - 2);
     assert_int_equal(queue_reserve(queue, &patient, 3, more, &second), STATUS_QUEUE_FULL);
     assert_int_equal(queue_reserve(queue, &patient, 2, more, &second), STATUS_OK);
+    assert_int_equal(queue_length(queue), CAPACITY);
     ticket_release(&first);
+    assert_int_equal(queue_length(queue), 2);
     assert_int_equal(queue_reserve(queue, &patient, CAPACITY - 2, jobs, &first), STATUS_OK);
     ticket_release(&first);
     ticket_release(&second);
+    assert_false(queue_closed(queue));
     queue_close(queue);
+    assert_true(queue_closed(queue));
     assert_int_equal(queue_reserve(queue, &patient, 1, jobs, &first), STATUS_DRAINING);
     queue_free(queue);
 }
@@ -73,11 +67,11 @@ static void test_take(void **state)
     assert_int_equal(queue_reserve(queue, &patient, 5, jobs, &ticket), STATUS_OK);
     for (int i = 0; i < 5; i++)
         queue_submit(jobs[i]);
-    assert_int_equal(queue_take(queue, batch, 4), 4);
+    assert_int_equal(queue_take(queue, batch, up_to(4)), 4);
     for (int i = 0; i < 4; i++)
         assert_ptr_equal(batch[i], jobs[i]);
     queue_finish(queue, batch, 4, STATUS_OK);
-    assert_int_equal(queue_take(queue, batch, 4), 1);
+    assert_int_equal(queue_take(queue, batch, up_to(4)), 1);
     assert_ptr_equal(batch[0], jobs[4]);
     queue_finish(queue, batch, 1, STATUS_DEADLINE);
     ticket_wait(&ticket);
@@ -87,7 +81,7 @@ static void test_take(void **state)
     assert_int_equal(jobs[4]->batch, 1);
     ticket_release(&ticket);
     queue_close(queue);
-    assert_int_equal(queue_take(queue, batch, 4), 0);
+    assert_int_equal(queue_take(queue, batch, up_to(4)), 0);
     queue_free(queue);
 }
 
@@ -115,7 +109,7 @@ static void test_fail(void **state)
     assert_int_equal(queue_reserve(queue, &patient, 3, jobs, &ticket), STATUS_OK);
     queue_submit(jobs[0]);
     queue_submit(jobs[1]);
-    assert_int_equal(queue_take(queue, batch, 1), 1);
+    assert_int_equal(queue_take(queue, batch, up_to(1)), 1);
     queue_finish(queue, batch, 1, STATUS_DEVICE_FAILED);
     queue_fail(queue);
     queue_submit(jobs[2]);
@@ -124,12 +118,35 @@ static void test_fail(void **state)
         assert_int_equal(jobs[i]->status, STATUS_DEVICE_FAILED);
     ticket_release(&ticket);
     assert_int_equal(queue_reserve(queue, &patient, 1, other, &next), STATUS_DEVICE_FAILED);
-    assert_int_equal(queue_take(queue, batch, 1), 0);
+    assert_int_equal(queue_take(queue, batch, up_to(1)), 0);
     queue_free(queue);
 }
 
-// What still waits at the deadline is taken back, in whatever order it stands; what a worker has is
-// waited for.
+static void *take_one(void *queue)
+{
+    struct job *batch[1];
+    return queue_take(queue, batch, up_to(1)) == 0 ? queue : NULL;
+}
+
+// Workers that sleep, or are about to, learn of it.
+static void test_fail_beside_workers(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    pthread_t workers[2];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&workers[i], NULL, take_one, queue), 0);
+    usleep(20 * 1000); // most likely they sleep by now
+    queue_fail(queue);
+    for (int i = 0; i < 2; i++) {
+        void *none;
+        pthread_join(workers[i], &none);
+        assert_ptr_equal(none, queue);
+    }
+    queue_free(queue);
+}
+
+// What still waits at the deadline is taken back, in whatever order it stands.
 static void test_deadline(void **state)
 {
     (void)state;
@@ -151,7 +168,7 @@ static void test_deadline(void **state)
     queue_submit(jobs[3]); // too late already: it joins the list, and is found at its end
     ticket_wait(&ticket);
     assert_int_equal(jobs[3]->status, STATUS_DEADLINE);
-    assert_int_equal(queue_take(queue, batch, CAPACITY), 2);
+    assert_int_equal(queue_take(queue, batch, up_to(CAPACITY)), 2);
     assert_ptr_equal(batch[0], other[0]);
     assert_ptr_equal(batch[1], other[1]);
     queue_finish(queue, batch, 2, STATUS_OK);
@@ -162,26 +179,39 @@ static void test_deadline(void **state)
     queue_free(queue);
 }
 
-// From the rate of the batches so far, and how many images are ahead.
-static void test_retry_after(void **state)
+struct slow_worker {
+    struct queue *queue;
+    struct job *batch[1];
+    atomic_bool done;
+};
+
+static void *finish_late(void *argument)
+{
+    struct slow_worker *worker = argument;
+    usleep(50 * 1000);
+    atomic_store(&worker->done, true);
+    queue_finish(worker->queue, worker->batch, 1, STATUS_OK);
+    return NULL;
+}
+
+static void test_deadline_of_what_a_worker_has(void **state)
 {
     (void)state;
-    enum { SECONDS_100 = 30 }; // of one image
-    struct queue *queue = open_queue();
-    struct job *jobs[CAPACITY], *batch[1];
+    struct slow_worker worker = {.queue = open_queue()};
+    const struct client late = {.deadline_ns = 1};
+    struct job *job;
     struct ticket ticket;
-    assert_int_equal(queue_reserve(queue, &patient, CAPACITY, jobs, &ticket), STATUS_OK);
-    assert_int_equal(queue_retry_after(queue), 1);
-    queue_submit(jobs[0]);
-    assert_int_equal(queue_take(queue, batch, 1), 1);
-    usleep(SECONDS_100 * 10 * 1000);
-    queue_finish(queue, batch, 1, STATUS_OK);
-    assert_in_range(queue_retry_after(queue), SECONDS_100 * CAPACITY / 100,
-                    4 * SECONDS_100 * CAPACITY / 100);
+    pthread_t thread;
+    assert_int_equal(queue_reserve(worker.queue, &late, 1, &job, &ticket), STATUS_OK);
+    queue_submit(job);
+    assert_int_equal(queue_take(worker.queue, worker.batch, up_to(1)), 1);
+    assert_int_equal(pthread_create(&thread, NULL, finish_late, &worker), 0);
     ticket_wait(&ticket);
+    assert_true(atomic_load(&worker.done));
+    assert_int_equal(job->status, STATUS_OK);
+    pthread_join(thread, NULL);
     ticket_release(&ticket);
-    assert_int_equal(queue_retry_after(queue), 1);
-    queue_free(queue);
+    queue_free(worker.queue);
 }
 
 static bool is_gone(void *context)
@@ -201,12 +231,12 @@ static void test_gone(void **state)
     assert_int_equal(queue_reserve(queue, &client, 2, jobs, &ticket), STATUS_OK);
     assert_int_equal(queue_reserve(queue, &patient, 1, other, &next), STATUS_OK);
     queue_submit(jobs[0]);
-    assert_int_equal(queue_take(queue, batch, CAPACITY), 1);
+    assert_int_equal(queue_take(queue, batch, up_to(CAPACITY)), 1);
     queue_finish(queue, batch, 1, STATUS_OK);
     gone = true;
     queue_submit(jobs[1]);
     queue_submit(other[0]);
-    assert_int_equal(queue_take(queue, batch, CAPACITY), 1);
+    assert_int_equal(queue_take(queue, batch, up_to(CAPACITY)), 1);
     assert_ptr_equal(batch[0], other[0]);
     queue_finish(queue, batch, 1, STATUS_OK);
     ticket_wait(&ticket);
@@ -259,7 +289,7 @@ static void *echo_worker(void *context)
     struct queue *queue = context;
     struct job *batch[BATCH];
     int count;
-    while ((count = queue_take(queue, batch, BATCH)) > 0) {
+    while ((count = queue_take(queue, batch, up_to(BATCH))) > 0) {
         for (int i = 0; i < count; i++) {
             batch[i]->logits[0] = batch[i]->pixels[0];
             batch[i]->logits[2] = batch[i]->pixels[PIXEL_BYTES - 1];
@@ -337,8 +367,9 @@ int main(void)
         cmocka_unit_test(test_take),
         cmocka_unit_test(test_wait_without_jobs),
         cmocka_unit_test(test_fail),
+        cmocka_unit_test(test_fail_beside_workers),
         cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_retry_after),
+        cmocka_unit_test(test_deadline_of_what_a_worker_has),
         cmocka_unit_test(test_gone),
         cmocka_unit_test(test_late_submit),
         cmocka_unit_test(test_many_threads),

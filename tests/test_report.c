@@ -1,5 +1,5 @@
 // server/report.c: the Markdown against the table that people compare with, the totals of all
-// models against published ones, the JSON against the contract, who gets which format.
+// models against published ones, the JSON against the contract.
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -230,6 +230,23 @@ static void test_json_of_a_loaded_model(void **state)
     json_decref(root);
 }
 
+// Its layers are more than its heads, and its recipe is the other one.
+static void test_json_of_vit_h_14(void **state)
+{
+    (void)state;
+    json_t *root = json(find("vit_h_14"), NULL);
+    json_t *expected = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "image_size", 224,
+                                 "patch_size", 14, "hidden_size", 1280, "num_layers", 32,
+                                 "num_heads", 16, "mlp_size", 5120, "num_classes", 1000);
+    assert_true(json_equal(json_object_get(root, "architecture"), expected));
+    const json_t *recipe = json_object_get(root, "preprocess");
+    assert_int_equal(integer(recipe, "resize"), 224);
+    assert_int_equal(integer(recipe, "crop"), 224);
+    check_string(recipe, "interpolation", "bicubic");
+    json_decref(expected);
+    json_decref(root);
+}
+
 // The smallest network there is: its shapes are nearly all 1s.
 static const struct catalog_entry tiny = {
     .name = "tiny", .dims = {.S = 1, .P = 1, .C = 1, .L = 1, .NH = 1, .M = 1, .K = 1}};
@@ -243,6 +260,39 @@ static void test_shapes_of_ones(void **state)
     assert_non_null(strstr(text, "| class_token | (1, 1, 1) | () | 1 | Tensor rank 0 |\n"));
     assert_non_null(strstr(text, "| conv_proj.weight | (1, 3, 1, 1) | (3,) | 3 | Vector |\n"));
     free(text);
+}
+
+// Three digits at most stand before the point.
+static void test_counts_for_people(void **state)
+{
+    (void)state;
+    static const struct {
+        int count;
+        const char *human;
+    } rows[] = {
+        {27, "27"},
+        {999, "999"},
+        {1000, "1.00K"},
+        {1005, "1.00K"}, // as printf() rounds 1.00499...
+        {1006, "1.01K"},
+        {99999, "100.00K"},
+        {999994, "999.99K"},
+        {999995, "1.00M"},
+        {999999, "1.00M"},
+        {1000000, "1.00M"},
+        {999994999, "999.99M"},
+        {999995000, "1.00B"},
+        {1234567890, "1.23B"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct catalog_entry entry = tiny; // of 22 + 3 M + 2 K parameters
+        entry.dims.M = rows[i].count % 2 ? 1 : 2;
+        entry.dims.K = (rows[i].count - 22 - 3 * entry.dims.M) / 2;
+        json_t *root = json(&entry, NULL);
+        assert_int_equal(integer(root, "num_parameters"), rows[i].count);
+        check_string(root, "num_parameters_human", rows[i].human);
+        json_decref(root);
+    }
 }
 
 static void test_text_of_vit_b_32(void **state)
@@ -290,59 +340,6 @@ static void test_svg(void **state)
     free(text);
 }
 
-static void test_who_gets_which_format(void **state)
-{
-    (void)state;
-    static const char browser[] = "text/html,application/xhtml+xml,application/xml;q=0.9,"
-                                  "image/avif,image/webp,*/*;q=0.8";
-    static const struct {
-        const char *format, *accept;
-        enum report_format expected;
-    } rows[] = {
-        {NULL, NULL, REPORT_JSON},
-        {NULL, "", REPORT_JSON},
-        {NULL, "*/*", REPORT_JSON}, // curl
-        {NULL, browser, REPORT_JSON},
-        {"svg", browser, REPORT_SVG},
-        // What a browser sends for an <img>.
-        {NULL, "image/avif,image/webp,image/svg+xml,image/*,*/*;q=0.8", REPORT_SVG},
-        {"json", "text/markdown", REPORT_JSON},
-        {"markdown", "application/json", REPORT_MARKDOWN},
-        {"text", NULL, REPORT_TEXT},
-        {NULL, "text/markdown", REPORT_MARKDOWN},
-        {NULL, "text/plain", REPORT_TEXT},
-        {NULL, "application/*", REPORT_JSON},
-        {NULL, "text/*", REPORT_TEXT},
-        {NULL, "image/*", REPORT_SVG},
-        {NULL, "application/json;q=0.5, text/markdown;q=0.6", REPORT_MARKDOWN},
-        {NULL, "text/markdown;q=0.6, application/json;q=0.7", REPORT_JSON},
-        {NULL, "text/markdown, application/json", REPORT_JSON},
-        {NULL, "text/markdown, */*", REPORT_JSON},
-        {NULL, "text/markdown, */*;q=0.1", REPORT_MARKDOWN},
-        {NULL, "*/*, application/json;q=0", REPORT_TEXT},
-        {NULL, "*/*, application/json;q=0.1, text/*;q=0.2", REPORT_SVG},
-        {NULL, "text/html, video/*", REPORT_JSON},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        enum report_format got;
-        assert_int_equal(report_format_from(rows[i].format, rows[i].accept, &got), STATUS_OK);
-        if (got != rows[i].expected)
-            fail_msg("%s, %s: got %d", rows[i].format, rows[i].accept, got);
-    }
-    static const char *const bad[] = {"", "yaml", "JSON", "json ", "text|json"};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        enum report_format got;
-        char detail[64];
-        snprintf(detail, sizeof detail, "format: \"%s\" is none of text|json|markdown|svg", bad[i]);
-        assert_int_equal(report_format_from(bad[i], "text/plain", &got), STATUS_BAD_REQUEST);
-        assert_string_equal(status_detail(STATUS_BAD_REQUEST), detail);
-    }
-    assert_string_equal(report_content_type(REPORT_TEXT), "text/plain; charset=utf-8");
-    assert_string_equal(report_content_type(REPORT_JSON), "application/json");
-    assert_string_equal(report_content_type(REPORT_MARKDOWN), "text/markdown; charset=utf-8");
-    assert_string_equal(report_content_type(REPORT_SVG), "image/svg+xml");
-}
-
 // Each allocation of jansson fails in turn: a status every time, and nothing leaks.
 static void test_out_of_memory(void **state)
 {
@@ -380,10 +377,11 @@ int main(void)
         cmocka_unit_test(test_totals_of_all_models),
         cmocka_unit_test(test_json_forms_and_layers),
         cmocka_unit_test(test_json_of_a_loaded_model),
+        cmocka_unit_test(test_json_of_vit_h_14),
         cmocka_unit_test(test_shapes_of_ones),
+        cmocka_unit_test(test_counts_for_people),
         cmocka_unit_test(test_text_of_vit_b_32),
         cmocka_unit_test(test_svg),
-        cmocka_unit_test(test_who_gets_which_format),
         cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_text_that_is_no_utf8),
     };

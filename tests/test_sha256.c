@@ -1,4 +1,5 @@
-// server/sha256.c: the examples that NIST publishes for FIPS 180, and messages in pieces.
+// server/sha256.c: the examples that NIST publishes for FIPS 180, lengths around the ends of
+// blocks, and messages in pieces.
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -32,6 +33,37 @@ static void test_examples(void **state)
         sha256_update(&sha256, examples[i].message, strlen(examples[i].message));
         sha256_finish(&sha256, digest);
         assert_string_equal(digest, examples[i].digest);
+    }
+}
+
+// Around the lengths at which the padding needs one more block, as coreutils' sha256sum has them.
+static void test_ends_of_blocks(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t length;
+        const char *digest;
+    } rows[] = {
+        {54, "a3f01b6939256127582ac8ae9fb47a382a244680806a3f613a118851c1ca1d47"},
+        {55, "9f4390f8d30c2dd92ec9f095b65e2b9ae9b0a925a5258e241c9f1e910f734318"},
+        {56, "b35439a4ac6f0948b6d6f9e3c6af0f5f590ce20f1bde7090ef7970686ec6738a"},
+        {57, "f13b2d724659eb3bf47f2dd6af1accc87b81f09f59f2b75e5c0bed6589dfe8c6"},
+        {63, "7d3e74a05d7db15bce4ad9ec0658ea98e3f06eeecf16b4c6fff2da457ddc2f34"},
+        {64, "ffe054fe7ae0cb6dc65c3af9b61d5209f439851db43d0ba5997337df154668eb"},
+        {65, "635361c48bb9eab14198e76ea8ab7f1a41685d6ad62aa9146d301d4f17eb0ae0"},
+        {119, "31eba51c313a5c08226adf18d4a359cfdfd8d2e816b13f4af952f7ea6584dcfb"},
+        {120, "2f3d335432c70b580af0e8e1b3674a7c020d683aa5f73aaaedfdc55af904c21c"},
+        {128, "6836cf13bac400e9105071cd6af47084dfacad4e5e302c94bfed24e013afb73e"},
+    };
+    char letters[128];
+    memset(letters, 'a', sizeof letters);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct sha256 sha256;
+        char digest[65];
+        sha256_init(&sha256);
+        sha256_update(&sha256, letters, rows[i].length);
+        sha256_finish(&sha256, digest);
+        assert_string_equal(digest, rows[i].digest);
     }
 }
 
@@ -76,6 +108,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_ends_of_blocks),
         cmocka_unit_test(test_a_million_letters),
         cmocka_unit_test(test_pieces),
     };

@@ -70,8 +70,9 @@ static int start(void **state)
     atomic_store(&lost, false);
     assert_int_equal(metrics_create(&metrics), STATUS_OK);
     assert_int_equal(queue_create(CAPACITY, pixels, PIXEL_BYTES, CLASSES, &queue), STATUS_OK);
-    assert_int_equal(
-        worker_start(queue, NULL, metrics, CAPACITY, CLASSES, on_failed, NULL, &worker), STATUS_OK);
+    assert_int_equal(worker_start(queue, NULL, metrics, (struct batch_sizes){CAPACITY, CAPACITY},
+                                  CLASSES, on_failed, NULL, &worker),
+                     STATUS_OK);
     return 0;
 }
 

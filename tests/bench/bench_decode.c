@@ -40,7 +40,8 @@ static void run(const uint8_t *bytes, size_t length, bool fast, struct times *ti
 {
     static const struct preprocess recipe = {.resize = 256, .crop = 224};
     static uint8_t crop[224 * 224 * 3];
-    struct image_limits limits = {INT32_MAX, true, fast};
+    struct image_limits limits = {
+        .max_pixels = INT32_MAX, .apply_orientation = true, .fast_decode = fast};
     struct preprocessed done;
     double start = cpu_ms();
     enum status status = preprocess_bytes(&recipe, bytes, length, &limits, crop, &done);

@@ -7,6 +7,8 @@ dropped   10000 connections opened and dropped: descriptors, threads and memory 
 stop      SIGTERM under full load, 50 times: no request lost, exit code 0
 clients   64 clients for a minute, every answer checked, memory flat
 valgrind  a thousand requests without a leak
+hostile   small inputs that cost much, beside a good client: soak_hostile.py
+balanced  the same through HAProxy and three replicas
 
 All of them by default. The built-in model, so that it is the server that works. The build folder of
 BINARY must hold tests/load (tests/bench/load.c), tests/soak_leak.so and tests/soak_trim.so.
@@ -33,6 +35,7 @@ import threading
 import time
 
 os.environ["VITSERVE_BINARY"] = str(pathlib.Path(sys.argv[1]).resolve())
+import soak_hostile  # noqa: E402
 import vitserve  # noqa: E402  (reads the variable)
 
 TESTS = pathlib.Path(vitserve.BINARY).parent / "tests"
@@ -133,7 +136,7 @@ def idle_connections(server, count):
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             connection = stack.enter_context(server.open_socket())
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert vitserve.answer_from(connection, "GET").status == 200
         yield
 
@@ -154,7 +157,8 @@ def idle():
             raise RuntimeError(f"not only answers of 200: {outcomes(lines)}")
         return p99(lines)
     rounds = []
-    with vitserve.Server("--max-queue", 256, "--idle-timeout-ms", 3600000, model=BUILT_IN) as server:
+    with vitserve.Server("--max-queue", 256, "--idle-timeout-ms", 3600000,
+                         "--max-connections-per-address", 4096, model=BUILT_IN) as server:
         load(server, "--clients", CLIENTS, *ALL, WARM_REQUESTS)
         for number in range(IDLE_ROUNDS):
             counts = (0, IDLE) if number % 2 == 0 else (IDLE, 0)
@@ -170,7 +174,7 @@ def idle():
 
 def drop_bunch(server, picture):
     """Left at every stage of a request, by a close or by a reset."""
-    request = (b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(picture) +
+    request = (b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(picture) +
                picture)
     stages = [0, 20, len(request) // 2, len(request)]
     with contextlib.ExitStack() as stack:
@@ -341,6 +345,7 @@ def valgrind():
 
 
 PARTS = {part.__name__: part for part in (images, leak, idle, dropped, stop, clients, valgrind)}
+PARTS |= {"hostile": soak_hostile.hostile_inputs, "balanced": soak_hostile.balanced}
 
 
 def main(names):

@@ -108,13 +108,13 @@ class Keys(KeyedCase):
                            b"OPTIONS *"):
                 with self.server.open_socket() as connection:
                     start = time.monotonic()
-                    connection.sendall(target + b" HTTP/1.1\r\nHost: x\r\n" + length +
+                    connection.sendall(target + b" HTTP/1.1\r\nHost: localhost\r\n" + length +
                                        b"\r\nExpect: 100-continue\r\n\r\n")
                     self.check_refused(answer_from(connection))
                     self.assertEqual(receive_all(connection), b"")
                     self.assertLess(time.monotonic() - start, TIMEOUT / 2)
         with self.server.open_socket() as connection:
-            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n"
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
                                b"Authorization: Bearer %s\r\nExpect: 100-continue\r\n\r\n"
                                % (len(png()), KEY.encode()))
             self.assertEqual(connection.recv(100), b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -125,7 +125,7 @@ class Keys(KeyedCase):
         def upload(_):
             with self.server.open_socket() as connection:
                 with contextlib.suppress(ConnectionError):
-                    connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\n"
+                    connection.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\n"
                                        b"Content-Length: 33554432\r\n\r\n")
                     for _ in range(20):
                         connection.sendall(bytes(65536))
@@ -143,9 +143,9 @@ class Keys(KeyedCase):
 
     def test_a_refusal_hides_no_request_behind_it(self):
         """The body that was not read is not taken for the next request."""
-        hidden = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        hidden = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         for method in (b"POST", b"GET"):
-            answer = self.server.send_raw(method + b" /model HTTP/1.1\r\nHost: x\r\n"
+            answer = self.server.send_raw(method + b" /model HTTP/1.1\r\nHost: localhost\r\n"
                                           b"Content-Length: %d\r\n\r\n" % len(hidden) + hidden)
             self.assertEqual(answer.count(b"HTTP/1.1"), 1)
             self.assertIn(b" 401 ", answer)

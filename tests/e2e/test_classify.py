@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import pty
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -70,6 +71,14 @@ class Table(ClassifyCase):
             self.assertRegex(line, r"\A  [ \d]{3}\.\d\d %  [ \d]{3}  [^ ].*\Z")
             shares.append(float(line.split()[0]))
         self.assertEqual(shares[:3], sorted(shares[:3], reverse=True))
+
+    def test_a_name_commands_no_terminal(self):
+        names = ("a\x7fb.png", "a\x1b[31mb.png")
+        for name in names:
+            shutil.copy("good.png", name)
+        code, shown = self.on_terminal(*names, "--top-k", 1)
+        self.assertEqual(code, 0, shown)
+        self.assertEqual(shown.splitlines()[::2], ["a?b.png (40 x 30)", "a?[31mb.png (40 x 30)"])
 
     def test_long_labels_are_whole(self):
         labels = [f"caf\u00e9 {i} " + "x" * 200 for i in range(1000)]

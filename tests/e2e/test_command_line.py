@@ -48,17 +48,19 @@ class Help(CommandLineCase):
         engine = common | {"weights", "weights-dir", "random-weights", "device", "precision",
                            "threads"}
         images = engine | {"labels", "top-k", "max-batch", "max-pixels", "decode-threads",
-                           "exif-orientation", "fast-decode"}
+                           "exif-orientation", "fast-decode", "max-decode-bytes"}
         wanted = {"serve": images | {"listen", "port", "max-queue", "max-body-bytes",
                                      "max-images", "max-inflight-bytes", "max-connections",
+                                     "max-request-pixels", "max-connections-per-address",
+                                     "trusted-proxies", "admin-listen", "allowed-hosts",
                                      "drain-timeout-ms", "drain-delay-ms", "request-timeout-ms",
                                      "idle-timeout-ms", "admin-port", "api-key-file", "tls-cert",
                                      "tls-key", "cors-origin", "print-config"},
                   "classify": images | {"json", "logits"},
                   "model": common | {"format"},
                   "bench": engine | {"json", "batch", "seconds"},
-                  "pull": every | {"weights-dir", "dir", "url", "sha256"},
-                  "healthcheck": every | {"listen", "port", "admin-port"}}
+                  "pull": every | {"weights-dir", "dir", "url", "sha256", "check"},
+                  "healthcheck": every | {"listen", "port", "admin-port", "admin-listen"}}
         listed = {command: self.options_of(command) for command in COMMANDS}
         for command in COMMANDS:
             self.assertEqual(wanted[command], listed[command], command)
@@ -247,7 +249,7 @@ class Healthcheck(Case):
                     for piece in pieces:
                         connection.sendall(piece)
                         time.sleep(pause)
-            thread = threading.Thread(target=answer)
+            thread = threading.Thread(target=answer, daemon=True)
             thread.start()
             yield listener.getsockname()[1]
             thread.join()
@@ -258,6 +260,13 @@ class Healthcheck(Case):
             self.check(run("healthcheck", VITSERVE_PORT=str(server.port)), 0)
             self.check(run("healthcheck", "--port", server.port, "--listen", "0.0.0.0"), 0)
             self.check(run("healthcheck", "--port", server.port, "--listen", "::1"), 1, "::1 port")
+
+    def test_the_admin_port_is_asked_where_there_is_one(self):
+        with socket.socket() as other, self.answering(b"HTTP/1.1 200 OK\r\n\r\n") as admin_port:
+            other.bind(("127.0.0.1", 0))  # but does not listen
+            port = other.getsockname()[1]
+            self.check(run("healthcheck", "--port", port, "--admin-port", admin_port), 0)
+            self.check(run("healthcheck", "--port", port), 1, f"port {port}: Connection refused")
 
     def test_nobody_there(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -273,6 +282,9 @@ class Healthcheck(Case):
         self.assertRegex(self.request, rb"\AGET /readyz HTTP/1\.1\r\nHost: localhost\r\n"
                                        rb"(.*\r\n)*\r\n\Z")
         for answer, words in ((b"HTTP/1.1 404 Not Found\r\n\r\n<html>", "status 404\n"),
+                              (b"HTTP/1.1 201 Created\r\n\r\n", "status 201\n"),
+                              (b"HTTP/1.1 204 No Content\r\n\r\n", "status 204\n"),
+                              (b"HTTP/1.1 302 Found\r\nLocation: /login\r\n\r\n", "status 302\n"),
                               (b"HTTP/1.1 503 x\r\n\r\n{\"error\": 1}", "status 503\n"),
                               (b"HTTP/1.1 503 x\r\n\r\n[" * 2000, "status 503\n"),
                               (b"SSH-2.0-x\r\n", "no HTTP server"), (b"\0" * 9999, "no HTTP"),

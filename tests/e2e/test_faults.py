@@ -10,7 +10,7 @@ import threading
 import time
 import unittest
 
-from vitserve import HERE, SANITIZED, TIMEOUT, Case, Server, png, together
+from vitserve import HERE, SANITIZED, TIMEOUT, Case, Server, answer_from, png, together
 
 SLOW = 4 if SANITIZED else 1
 MODEL = ("--device", "cuda")  # the built-in model
@@ -109,6 +109,23 @@ class Batches(FaultCase):
             self.assertEqual(answers[0].status, 200)  # the worker had it: late, but not lost
             self.check_well_again(server)
 
+    def test_the_time_of_a_request_begins_with_its_head(self):
+        """Not with the end of its body."""
+        data = png()
+        with self.serve("--request-timeout-ms", 6000) as server, server.open_socket() as slow:
+            self.command("hang")
+            stuck = threading.Thread(target=lambda: server.classify(png()))
+            stuck.start()
+            start = time.monotonic()
+            slow.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+                         % len(data) + data[:-1])
+            time.sleep(5)
+            slow.sendall(data[-1:])
+            self.check_error(answer_from(slow), 504, "deadline")
+            self.assertLess(time.monotonic() - start, 10)
+            self.command("ok")
+            stuck.join(TIMEOUT)
+
     def test_a_slow_model_is_not_stalled(self):
         """A batch of 6.5 s whose ops go on: healthy all the time."""
         with self.serve("--request-timeout-ms", 60000) as server:
@@ -141,21 +158,29 @@ class Stops(FaultCase):
             self.assertLess(time.monotonic() - start, 1.0 * SLOW)
 
     def test_while_draining(self):
+        """The exit code says that it was late, not that the device is lost."""
         server = self.serve("--drain-timeout-ms", 200)
         try:
             self.command("hang")
             with server.open_socket() as client:
                 data = png()
-                client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+                client.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
                                % len(data) + data)
                 time.sleep(0.3)
                 start = time.monotonic()
-                self.assertEqual(server.stop(), 3)
+                self.assertEqual(server.stop(), 4)
                 self.assertLess(time.monotonic() - start, 6.0 * SLOW)
                 self.assertIn("leaving", server.stderr())
         finally:
             server.kill()
             server.log.close()
+
+    def test_while_every_batch_fails(self):
+        """The probes of a device that goes on failing end with the server."""
+        with self.serve() as server:
+            self.command("fail")
+            self.check_error(server.classify(png()), 500, "internal")
+            self.assertEqual(server.stop(), 0, server.stderr())
 
 
 class Clients(FaultCase):
@@ -163,7 +188,7 @@ class Clients(FaultCase):
         with self.serve("--max-queue", 64, "--request-timeout-ms", 60000) as server:
             self.command("hang")
             data = png()
-            head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data)
+            head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
             # One is taken by the worker; the others wait, and go.
             with server.open_socket() as first, contextlib.ExitStack() as stack:
                 first.sendall(head + data)

@@ -90,7 +90,7 @@ class Bodies(ServerCase):
 
     def test_expect_100_continue(self):
         data = png()
-        head = (f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n"
+        head = (f"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n"
                 "Expect: 100-continue\r\n\r\n").encode()
         with self.server.open_socket() as connection:
             connection.sendall(head)
@@ -256,15 +256,15 @@ class Paths(ServerCase):
 
     def test_http_1_0_and_connection_close(self):
         for request in (b"GET /healthz HTTP/1.0\r\n\r\n",
-                        b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):
+                        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"):
             answer = self.server.send_raw(request)
             self.assertIn(b" 200 OK\r\n", answer)
             self.assertTrue(answer.endswith(b'{"status":"ok"}'), answer)
 
     def test_pipelined_requests(self):
-        one = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        one = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         answer = self.server.send_raw(
-            one * 4 + b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            one * 4 + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         self.assertEqual(answer.count(b"HTTP/1.1 200 OK\r\n"), 5)
 
 
@@ -369,7 +369,7 @@ class Overload(Case):
                 self.check_error(server.classify(data + b"x"), 413, "body_too_large")
             # One body that is still arriving holds the whole budget.
             with server.open_socket() as slow:
-                slow.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+                slow.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
                              b"Content-Length: %d\r\n\r\n" % len(data))
                 self.assertEqual(slow.recv(100), b"HTTP/1.1 100 Continue\r\n\r\n")
                 self.check_error(server.classify(data), 429, "queue_full")
@@ -381,7 +381,7 @@ class Overload(Case):
         with Server("--max-batch", 1, "--max-connections", 4) as server:
             with contextlib.ExitStack() as stack:
                 sockets = [stack.enter_context(server.open_socket()) for _ in range(12)]
-                request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+                request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 answered = 0
                 for connection in sockets:
                     with contextlib.suppress(ConnectionError):

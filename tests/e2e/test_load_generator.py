@@ -193,13 +193,9 @@ class Counts(unittest.TestCase):
 
     def test_refused_before_it_was_sent(self):
         """The answer counts, and the connection with half a request in it is not used again."""
-        def serve(connection):
-            with connection:
-                connection.recv(1000)
-                connection.sendall(OK.replace(b"200 OK", b"413 Too Large"))
-                with contextlib.suppress(OSError):
-                    while connection.recv(1 << 20):
-                        pass
+        def serve(connection):  # reads no more: the rest of the request never fits the buffers
+            connection.recv(1000)
+            connection.sendall(OK.replace(b"200 OK", b"413 Too Large"))
         with Scripted(None) as server:
             server.serve = serve
             lines, _ = run(server.address, "--clients", 1, "--requests", 3, files=(bytes(50 << 20),))

@@ -157,7 +157,7 @@ class Hostile(Case):
     }
 
     def ask(self, server, path, method=b"GET"):
-        return server.send_raw(method + b" " + path + b" HTTP/1.1\r\nHost: x\r\n"
+        return server.send_raw(method + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\n"
                                b"Connection: close\r\n\r\n")
 
     def test_json(self):
@@ -237,7 +237,7 @@ class Hostile(Case):
         """Where no answer can be sent, the log says why."""
         with Server(*JSON, "--max-body-bytes", 1000) as server:
             before = len(json_lines(server))
-            server.send_raw(b"POST /cl%22%0a%ff HTTP/1.1\r\nHost: x\r\nX-Request-Id: id-1\r\n"
+            server.send_raw(b"POST /cl%22%0a%ff HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: id-1\r\n"
                             b"Transfer-Encoding: chunked\r\n\r\n1000\r\n" + bytes(4096))
             deadline = time.monotonic() + TIMEOUT
             while not (lines := [line for line in json_lines(server)[before:]

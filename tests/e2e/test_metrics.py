@@ -63,16 +63,18 @@ class Scrape:
 
 
 class MetricsCase(Case):
-    def settled(self, server):
-        """A scrape once nothing is in work: the last replies have just been sent."""
+    def settled(self, server, images=0):
+        """A scrape once nothing is in work and that many images are counted: replies have just
+        been sent, and what nobody waits for may not have been read yet."""
         deadline = time.monotonic() + TIMEOUT
         while True:
             scrape = Scrape(server)
             gauges = {name: scrape.value(name) for name in
                       ("queue_images", "inflight_requests", "inflight_bytes")}
-            if not any(gauges.values()):
+            counted = scrape.total("images_total")
+            if counted >= images and not any(gauges.values()):
                 return scrape
-            self.assertLess(time.monotonic(), deadline, gauges)
+            self.assertLess(time.monotonic(), deadline, (gauges, counted))
             time.sleep(0.02)
 
     def check_histograms(self, scrape):
@@ -98,7 +100,8 @@ class MetricsCase(Case):
                          for name in ("ok", "bad_image", "cancelled"))
         self.assertEqual(scrape.value("infer_seconds_count"), ok)
         self.assertEqual(scrape.value("queue_seconds_count"), ok)
-        self.assertEqual(scrape.value("decode_seconds_count"), ok + bad + gone)
+        decoded = scrape.value("decode_seconds_count") - ok - bad
+        self.assertTrue(0 <= decoded <= gone, f"{decoded} of {gone}")
         self.assertEqual(scrape.value("batch_images_sum"), ok)
         self.assertEqual(scrape.value("batch_images_count"), scrape.total("batches_total"))
         self.assertEqual(scrape.value("request_seconds_count"), scrape.total("requests_total"))
@@ -175,7 +178,7 @@ class Gauges(MetricsCase):
     def test_a_request_that_arrives(self):
         data = png()
         with Server("--max-batch", 1) as server, server.open_socket() as slow:
-            slow.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+            slow.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
                          b"Content-Length: %d\r\n\r\n" % len(data))
             self.assertEqual(slow.recv(100), b"HTTP/1.1 100 Continue\r\n\r\n")
             for _ in range(3):
@@ -207,13 +210,13 @@ class Gauges(MetricsCase):
 
     def test_clients_that_vanish(self):
         data = png(300, 300)
-        head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data)
+        head = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data)
         with Server("--max-batch", 2) as server:
             def vanish(i):
                 with server.open_socket() as connection:
                     connection.sendall(head + data[:len(data) * (i % 4) // 3])
             together(vanish, range(32), threads=8)
-            scrape = self.settled(server)
+            scrape = self.settled(server, images=8)
             self.check_sums(scrape)
             self.assertEqual(scrape.total("images_total"), 8)
             self.assertGreater(scrape.value("images_total", outcome="cancelled"), 0)
@@ -344,7 +347,7 @@ class Timing(ServerCase):
     def test_the_body_counts_as_read(self):
         data = png()
         with self.server.open_socket() as connection:
-            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            connection.sendall(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
                                % len(data) + data[:100])
             time.sleep(0.3)
             connection.sendall(data[100:])

@@ -183,7 +183,7 @@ class Outputs(OipCase):
                              result["logits"][int(index)]]))
 
     def test_id_byte_for_byte(self):
-        for text in ("1", "", "é", "\U0001f600 ß / \\ \" \n\t\x01", "x" * 100000):
+        for text in ("1", "", "é", "\U0001f600 ß / \\ \" \n\t\x01", "x" * 256):
             body = json.dumps({"id": text, "inputs": [json_input("image", "BYTES", [1],
                                                                  [text_of(png())])]},
                               ensure_ascii=False).encode()

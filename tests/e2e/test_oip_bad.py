@@ -162,6 +162,7 @@ class Malformed(BadCase):
                             ("binary_data_output", "true")):
             self.refuse({"parameters": {name: value}, "inputs": [image()]}, f'"{name}"')
         self.refuse({"id": 7, "inputs": [image()]}, "id is not a string")
+        self.refuse({"id": "é" * 128 + "x", "inputs": [image()]}, "id: 257 bytes")
 
     def test_one_bad_image_fails_the_request(self):
         good = text_of(png())

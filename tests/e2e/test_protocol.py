@@ -12,7 +12,7 @@ import unittest
 from vitserve import Server, ServerCase, jpeg, png
 
 KEY = "a-key-of-the-test"
-HIDDEN = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"  # as the body of another request
+HIDDEN = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"  # as the body of another request
 
 
 def statuses(answer):
@@ -26,7 +26,7 @@ class ProtocolCase(ServerCase):
     options = ("--max-batch", 2)
     model = ()
 
-    def ask(self, target, method="GET", *headers, version="1.1", host="Host: x", body=b""):
+    def ask(self, target, method="GET", *headers, version="1.1", host="Host: localhost", body=b""):
         """The statuses of all the answers to one request, and the last answer."""
         head = [f"{method} {target} HTTP/{version}", host, "Connection: close", *headers]
         if body and not any(line.lower().startswith("content-length") for line in headers):
@@ -96,11 +96,11 @@ class Targets(ProtocolCase):
                         for path, status in (("/healthz", 200), ("/model", 401),
                                              ("/v2/models/fashion_vit", 401)):
                             answer = server.send_raw(
-                                f"GET {prefix}{path}{end} HTTP/1.1\r\nHost: x\r\n"
+                                f"GET {prefix}{path}{end} HTTP/1.1\r\nHost: localhost\r\n"
                                 "Connection: close\r\n\r\n".encode())
                             self.assertEqual(statuses(answer), [status], (prefix, path, end))
                 # A refusal for the head comes before that for the key, and closes.
-                answer = server.send_raw(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length : "
+                answer = server.send_raw(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length : "
                                          b"%d\r\n\r\n" % len(HIDDEN) + HIDDEN)
                 self.assertEqual(statuses(answer), [400])
 
@@ -138,17 +138,35 @@ class Hosts(ProtocolCase):
         self.check(400, "http://x/healthz", host=None)
         self.check(400, "/classify", "POST", host=None, body=png())
         for version, status in (("1.1", 400), ("1.0", 400)):
-            self.check(status, "/healthz", "GET", "Host: x", version=version)
+            self.check(status, "/healthz", "GET", "Host: localhost", version=version)
             self.check(status, "/healthz", "GET", "hOST: y", version=version)
         self.check(200, "/healthz", host=None, version="1.0")
         self.check(200, "/healthz", version="1.0")
 
     def test_what_it_holds(self):
-        for value in ("", " ", "x", "example.org:80", "[::1]:8080", "a_b", "%41", " x\t",
-                      "127.0.0.1"):
+        for value in ("", " ", "x", "localhost:80", "[::1]:8080", "a_b", "%41", " x\t", "127.0.0.1"):
             self.check(200, "/healthz", host="Host:" + value)
+        for value in ("example.org", "example.org:80", " a.b\t"):
+            self.check(421, "/healthz", host="Host:" + value)
+            self.check(200, "http://example.org/healthz", host="Host:" + value)
         for value in ("a b", "x/y", "user@x", "a, b", "x\\", "http://x", "x?y", '"x"', "\xe9"):
             self.check(400, "/healthz", host="Host: " + value)
+
+
+    def test_names_that_are_allowed(self):
+        """Those of another site are not, so that its pages cannot make a name of theirs mean us."""
+        picture = png()
+        with Server("--allowed-hosts", "a.example,b.example", "--admin-port", 0,
+                    model=()) as server:
+            for name, status in (("a.example", 200), ("B.example:8080", 200), ("localhost", 200),
+                                 ("c.example", 421), ("127.0.0.1.c.example", 421)):
+                answer = server.request("POST", "/classify", picture, Host=name)
+                self.assertEqual(answer.status, status, name)
+                if status == 421:
+                    self.check_error(answer, 421, "misdirected_request")
+                    self.assertIn("--allowed-hosts", answer.json["error"])
+        with Server("--allowed-hosts", "*", model=()) as server:
+            self.assertEqual(server.request("GET", "/healthz", Host="c.example").status, 200)
 
 
 class Headers(ProtocolCase):
@@ -169,7 +187,7 @@ class Headers(ProtocolCase):
             self.check(200, "/healthz", "GET", line)
 
     def keep_alive(self, line, method="POST"):
-        head = f"{method} /classify HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n".encode("latin-1")
+        head = f"{method} /classify HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n".encode("latin-1")
         return statuses(self.server.send_raw(head + HIDDEN, half_close=True))
 
     def test_folded_lines(self):
@@ -191,7 +209,7 @@ class Headers(ProtocolCase):
                 self.check(200, "/classify", "POST", line("Content-Length", size), body=picture)
                 self.check(200, "/classify", "POST", line("Content-Length", size),
                            line("Content-Type", "image/png"), line("Content-Encoding", "identity"),
-                           line("Expect", "100-continue"), body=picture, host=line("Host", "x"))
+                           line("Expect", "100-continue"), body=picture, host=line("Host", "localhost"))
                 answer = self.check(200, "/healthz", "GET", line("X-Request-Id", "id-1"))
                 self.assertIn(b"X-Request-Id: id-1\r\n", answer)
                 answer = self.check(200, "/model", "GET", line("Accept", "text/markdown"))
@@ -200,7 +218,7 @@ class Headers(ProtocolCase):
                            line("Inference-Header-Content-Length", "0"), body=picture)
                 chunk = b"%x\r\n%s\r\n0\r\n\r\n" % (size, picture)
                 answer = self.server.send_raw(
-                    "POST /classify HTTP/1.1\r\nHost: x\r\n"
+                    "POST /classify HTTP/1.1\r\nHost: localhost\r\n"
                     f"{line('Transfer-Encoding', 'chunked')}\r\n{line('Connection', 'close')}\r\n\r\n".encode() + chunk)
                 self.assertEqual(statuses(answer), [200])
         for value in ("5 5", "5\t5", "5,", "+5", " ", "chunked "):

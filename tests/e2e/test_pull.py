@@ -21,6 +21,11 @@ from vitserve import BINARY, TIMEOUT, Case, environment, run
 DATA = random.Random(1).randbytes(3_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 NAME = "vit_b_32"
+PUBLISHED = "d86f8d99"  # the catalogue's digits of its SHA-256
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -40,9 +45,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"sorry")
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(server.data) - start))
+        self.close_connection = bool(server.endless or server.length)
+        if server.endless:
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(server.length or len(server.data) - start))
         self.end_headers()
         with contextlib.suppress(ConnectionError):
+            while server.sent_bytes < server.endless:
+                self.wfile.write(server.data)
+                server.sent_bytes += len(server.data)
             if server.sends is None:
                 self.wfile.write(server.data[start:])
             else:
@@ -62,6 +74,8 @@ class Files(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.knows_ranges, self.status, self.location = DATA, True, 200, None
+        self.length = None  # what an answer says of its length, where that is a lie
+        self.endless = self.sent_bytes = 0  # bytes of an answer without a length: the data repeated
         self.sends = None  # bytes of an answer before it waits for go_on and is cut
         self.sent, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
@@ -77,16 +91,21 @@ class Files(http.server.ThreadingHTTPServer):
 class PullCase(Case):
     def setUp(self):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "a" / "b"
-        self.file, self.part = self.folder / f"{NAME}.pth", self.folder / f"{NAME}.pth.part"
+        self.use(f"{NAME}.pth")
         self.files = self.enterContext(Files())
         thread = threading.Thread(target=self.files.serve_forever, args=(0.01,))
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(self.files.shutdown)
 
-    def command(self, *options, name=NAME, sha256=SHA256):
-        return ("pull", name, "--dir", str(self.folder), "--url", self.files.url(), "--sha256",
-                sha256, *options)
+    def use(self, name):
+        self.file = self.folder / name
+        self.part, self.record = self.folder / f"{name}.part", self.folder / f"{name}.sha256"
+
+    def command(self, *options, name=NAME, digest=SHA256):
+        """digest: None for the catalogue's 8 digits."""
+        known = ("--sha256", digest) if digest else ()
+        return ("pull", name, "--dir", str(self.folder), "--url", self.files.url(), *known, *options)
 
     def pull(self, *options, **arguments):
         return run(*self.command(*options, **arguments), no_proxy="127.0.0.1")
@@ -96,12 +115,14 @@ class PullCase(Case):
                                 stdout=subprocess.PIPE, env=environment(no_proxy="127.0.0.1"),
                                 **arguments)
 
-    def check_done(self, finished, data=DATA):
-        self.assertEqual((finished.returncode, finished.stderr), (0, ""))
+    def check_done(self, finished, data=DATA, warning=""):
+        self.assertEqual(finished.returncode, 0, finished.stderr)
+        self.assertRegex(finished.stderr, rf"\A{warning}\Z")
         self.assertEqual(self.file.read_bytes(), data)
         self.assertIn(str(self.file), finished.stdout)
-        self.assertIn(hashlib.sha256(data).hexdigest(), finished.stdout)
-        self.assertEqual(os.listdir(self.folder), [self.file.name])
+        self.assertIn(sha256(data), finished.stdout)
+        self.assertEqual(self.record.read_text(), f"{sha256(data)}  {self.file.name}\n")
+        self.assertEqual(sorted(os.listdir(self.folder)), [self.file.name, self.record.name])
 
     def check_failed(self, finished, *words, code=1, kept=None):
         self.assertEqual((finished.returncode, finished.stdout), (code, ""))
@@ -120,8 +141,33 @@ class Good(PullCase):
         self.check_done(self.pull())
         self.assertEqual(self.files.ranges, [None])
 
-    def test_first_digits_of_the_hash(self):
-        self.check_done(self.pull(sha256=SHA256[:8]))
+    def test_sha256sum_reads_the_record(self):
+        self.check_done(self.pull())
+        finished = subprocess.run(["sha256sum", "--check", "--strict", self.record.name],
+                                  cwd=self.folder, capture_output=True, text=True, check=False)
+        self.assertEqual((finished.returncode, finished.stdout), (0, f"{self.file.name}: OK\n"))
+
+    def mode(self, path):
+        return path.stat().st_mode & 0o777
+
+    def test_modes(self):
+        process = self.start(stderr=subprocess.PIPE, umask=0)
+        self.assertEqual(process.communicate(timeout=TIMEOUT)[1], b"")
+        for path, mode in ((self.folder.parent, 0o755), (self.folder, 0o755), (self.file, 0o644),
+                           (self.record, 0o644)):
+            self.assertEqual(self.mode(path), mode, path)
+
+    def test_modes_under_a_strict_umask(self):
+        process = self.start(stderr=subprocess.PIPE, umask=0o077)
+        self.assertEqual(process.communicate(timeout=TIMEOUT)[1], b"")
+        self.assertEqual((self.mode(self.folder), self.mode(self.file)), (0o700, 0o600))
+
+    def test_others_no_longer_write_to_the_part(self):
+        self.folder.mkdir(parents=True)
+        self.part.write_bytes(DATA[:1000])
+        self.part.chmod(0o666)
+        self.check_done(self.pull())
+        self.assertEqual(self.mode(self.file), 0o644)
 
     def test_weights_dir_and_environment(self):
         finished = run("pull", NAME, VITSERVE_WEIGHTS_DIR="~/b", HOME=str(self.folder.parent),
@@ -130,7 +176,7 @@ class Good(PullCase):
         self.check_done(finished)
 
     def test_the_suffix_is_that_of_the_url(self):
-        self.file = self.folder / f"{NAME}.safetensors"
+        self.use(f"{NAME}.safetensors")
         finished = run("pull", NAME, "--dir", self.folder, "--sha256", SHA256, "--url",
                        self.files.url("x.safetensors"), no_proxy="127.0.0.1")
         self.check_done(finished)
@@ -151,6 +197,7 @@ class Good(PullCase):
         self.assertEqual(finished.returncode, 1)
         self.assertIn(f"{self.file} is another file", finished.stderr)
         self.assertEqual(self.file.read_bytes(), b"mine")
+        self.assertEqual(os.listdir(self.folder), [self.file.name])
         self.assertEqual(self.files.ranges, [])
 
 
@@ -170,6 +217,12 @@ class Resume(PullCase):
         self.files.knows_ranges = False
         self.check_done(self.pull())
         self.assertEqual(self.files.ranges[1], "bytes=1000000-")
+
+    def test_a_server_without_ranges_and_a_part_that_is_too_long(self):
+        self.folder.mkdir(parents=True)
+        self.part.write_bytes(DATA + b"x" * 1000)
+        self.files.knows_ranges = False
+        self.check_done(self.pull())
 
     def test_only_the_name_was_missing(self):
         self.folder.mkdir(parents=True)
@@ -230,9 +283,7 @@ class Resume(PullCase):
 class Bad(PullCase):
     def test_wrong_content(self):
         self.files.data = DATA[:-1] + bytes([DATA[-1] ^ 1])
-        self.check_failed(self.pull(), "SHA-256", hashlib.sha256(self.files.data).hexdigest(),
-                          SHA256)
-        self.check_failed(self.pull(sha256=SHA256[:8]), "SHA-256", SHA256[:8])
+        self.check_failed(self.pull(), "SHA-256", sha256(self.files.data), SHA256)
         self.files.data = b""
         self.check_failed(self.pull(), "SHA-256", SHA256)
 
@@ -268,7 +319,8 @@ class Bad(PullCase):
     def test_usage(self):
         for arguments, word in (((), "one model"), ((NAME, NAME), "one model"),
                                 (("nonsense",), "deit_tiny_patch16_224"),
-                                ((NAME, "--sha256", "d86f8d9"), "--sha256"),
+                                ((NAME, "--sha256", PUBLISHED), "not 64 lower-case hex digits"),
+                                ((NAME, "--sha256", SHA256[:63]), "--sha256"),
                                 ((NAME, "--sha256", SHA256 + "0"), "--sha256"),
                                 ((NAME, "--sha256", SHA256.upper()), "--sha256"),
                                 ((NAME, "--port", "1"), "--port")):

@@ -22,7 +22,7 @@ CHUNK = b"20000\r\n" + bytes(0x20000) + b"\r\n"
 
 
 def head(*lines, path="/classify"):
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
 
 
 def metric(server, name):
@@ -91,7 +91,7 @@ class Refused(Case):
         """By the length that is declared, and by one that grows."""
         with Server("--max-inflight-bytes", 8 * MIB, model=MODEL) as server, \
                 server.open_socket() as holder:
-            holder.sendall(head(f"Content-Length: {7 * MIB}"))
+            holder.sendall(head(f"Content-Length: {7 * MIB}") + bytes(7 * MIB - 1))
             self.until(lambda: metric(server, "vitserve_inflight_bytes") >= 7 * MIB)
             for _ in range(TRIES):
                 answer = self.ask(server, head(f"Content-Length: {5 * MIB}"), bytes(5 * MIB))
@@ -99,6 +99,39 @@ class Refused(Case):
                 answer = self.ask(server, head("Transfer-Encoding: chunked"), *[CHUNK] * 40,
                                   b"0\r\n\r\n")
                 self.check_error(answer, 429, "queue_full")
+
+    def test_promises(self):
+        """Bodies that were declared and do not come keep nobody out."""
+        with Server(model=MODEL) as server, contextlib.ExitStack() as stack:
+            for _ in range(64):
+                connection = stack.enter_context(server.open_socket())
+                connection.sendall(head(f"Content-Length: {32 * MIB}"))
+            self.until(lambda: metric(server, "vitserve_inflight_requests") == 64)
+            self.assertLessEqual(metric(server, "vitserve_inflight_bytes"), 4 * MIB)
+            self.check_good(server)
+
+    def test_a_body_that_finds_no_room_as_it_grows(self):
+        """There was some when it was declared, but another took it."""
+        with Server("--max-inflight-bytes", 8 * MIB, model=MODEL) as server, \
+                server.open_socket() as late, server.open_socket() as holder:
+            late.sendall(head(f"Content-Length: {5 * MIB}") + CHUNK[:1000])
+            self.until(lambda: metric(server, "vitserve_inflight_bytes") > 0)
+            holder.sendall(head(f"Content-Length: {5 * MIB}") + bytes(5 * MIB - 1))
+            self.until(lambda: metric(server, "vitserve_inflight_bytes") >= 5 * MIB)
+            late.sendall(bytes(5 * MIB - 1000))
+            self.check_error(answer_from(late), 429, "queue_full")
+            holder.sendall(b"x")
+            self.check_error(answer_from(holder), 415, "unsupported_image")
+
+    def test_a_chunked_body_of_most_of_the_budget(self):
+        """Of which it grows to less than twice what has come."""
+        with Server("--max-inflight-bytes", MIB, model=MODEL) as server:
+            for share in (0.5, 0.6, 0.75, 0.9, 1.0):
+                piece = b"%x\r\n%b\r\n" % (1024, bytes(1024))
+                with server.open_socket() as connection:
+                    connection.sendall(head("Transfer-Encoding: chunked") +
+                                       piece * int(1024 * share) + b"0\r\n\r\n")
+                    self.check_error(answer_from(connection), 415, "unsupported_image")
 
     def test_a_full_queue(self):
         """Known once the body is there: the connection stays."""

@@ -16,11 +16,11 @@ from vitserve import (BINARY, MODEL, SANITIZED, TIMEOUT, Case, Server, answer_fr
 
 SLOW = 5 if SANITIZED else 1
 QUICK = ("--max-batch", "2")
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def post(data, *headers):
-    lines = ["POST /classify HTTP/1.1", "Host: x", f"Content-Length: {len(data)}", *headers]
+    lines = ["POST /classify HTTP/1.1", "Host: localhost", f"Content-Length: {len(data)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
@@ -81,7 +81,7 @@ class Stop(Case):
             server.send_signal(signal.SIGTERM)
             self.wait_closed(server.port)
             # The connection that had not asked anything yet may still do so.
-            fresh.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            fresh.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             answer = answer_from(fresh)
             self.check_error(answer, 503, "draining")
             self.assertEqual(answer.headers["connection"].lower(), "close")
@@ -110,34 +110,67 @@ class Stop(Case):
             self.assertLess(elapsed, 2.0 * SLOW)
             self.assertIn("1 requests unanswered", server.stderr())
 
-    def test_connected_before_the_stop(self):
-        """A client whose connect() has succeeded gets its answer, even if the server has not
-        looked at it when the signal comes: it sleeps (SIGSTOP) while both arrive."""
+    @staticmethod
+    def open_sockets(server, stack, count=40):
+        return [stack.enter_context(server.open_socket()) for _ in range(count)]
+
+    def check_connected(self, stop_and_send):
+        """Every one of 40 clients that connected before the stop gets its answer. They have a second
+        for their request: where this process itself took longer, nothing is checked."""
+        checked = 0
         for _ in range(3):
             with Server(*QUICK) as server, contextlib.ExitStack() as stack:
-                server.send_signal(signal.SIGSTOP)
-                sockets = [stack.enter_context(server.open_socket()) for _ in range(40)]
-                for connection in sockets[::2]:
-                    connection.sendall(HEALTH)
-                server.send_signal(signal.SIGTERM)
-                server.send_signal(signal.SIGCONT)
-                for connection in sockets[1::2]:
-                    connection.sendall(HEALTH)
+                start, sockets = stop_and_send(server, stack)
+                if time.monotonic() - start > 0.9:
+                    continue
                 for connection in sockets:
                     self.assertEqual(answer_from(connection).status, 200)
                 self.assertEqual(server.wait(), 0)
+                checked += 1
+        if checked == 0:
+            self.skipTest("this machine is too busy to send 40 requests in a second")
+
+    def test_connected_before_the_stop(self):
+        """Even if the server has not looked at it when the signal comes: it sleeps (SIGSTOP) while
+        both arrive."""
+        def stop_and_send(server, stack):
+            server.send_signal(signal.SIGSTOP)
+            sockets = self.open_sockets(server, stack)
+            for connection in sockets[::2]:
+                connection.sendall(HEALTH)
+            start = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            server.send_signal(signal.SIGCONT)
+            for connection in sockets[1::2]:
+                connection.sendall(HEALTH)
+            return start, sockets
+        self.check_connected(stop_and_send)
 
     def test_connected_just_before_the_stop(self):
-        for _ in range(3):
+        def stop_and_send(server, stack):
+            sockets = self.open_sockets(server, stack)
+            start = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            for connection in sockets:
+                connection.sendall(HEALTH)
+            return start, sockets
+        self.check_connected(stop_and_send)
+
+    def test_what_arrived_is_read_however_late(self):
+        """The second that a silent connection has is over before the server comes to look."""
+        def stop(_):
             with Server(*QUICK) as server, contextlib.ExitStack() as stack:
-                sockets = [stack.enter_context(server.open_socket()) for _ in range(40)]
+                sockets = self.open_sockets(server, stack, 200)
                 server.send_signal(signal.SIGTERM)
-                time.sleep(0.1)
+                time.sleep(0.3)
+                server.send_signal(signal.SIGSTOP)
                 for connection in sockets:
                     connection.sendall(HEALTH)
-                for connection in sockets:
-                    self.assertEqual(answer_from(connection).status, 200)
-                self.assertEqual(server.wait(), 0)
+                time.sleep(1.2)
+                server.send_signal(signal.SIGCONT)
+                return [answer_from(connection).status for connection in sockets], server.wait()
+        self.assertEqual(together(stop, range(4)), 4 * [(200 * [200], 0)])
 
     def test_under_load(self):
         """Clients that connect anew for each request: until the port is closed, every request is

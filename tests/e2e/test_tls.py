@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import warnings
 
 from vitserve import (MODEL, SANITIZED, TIMEOUT, Case, Server, exchange, multipart, png,
                       read_answer, receive_all, run, together)
@@ -96,10 +97,28 @@ class Requests(Case):
             for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
                 server.context.minimum_version = server.context.maximum_version = version
                 self.assertEqual(server.request("GET", "/healthz").status, 200)
+            for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
+                self.refuses(server, version, "ALL:@SECLEVEL=0")
             # A client that does not know the certificate is told which one it is.
             server.context = ssl.create_default_context(cafile=FOLDER / "rsa.crt")
             with self.assertRaises(ssl.SSLCertVerificationError):
                 server.request("GET", "/healthz")
+
+    def refuses(self, server, version, ciphers):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            server.context = ssl.create_default_context(cafile=FOLDER / "rsa.crt")
+            server.context.minimum_version = server.context.maximum_version = version
+            server.context.set_ciphers(ciphers)
+        with self.assertRaises(OSError) as raised:
+            server.request("GET", "/healthz")
+        self.assertNotIsInstance(raised.exception, ssl.SSLCertVerificationError)
+
+    def test_no_keys_under_rsa(self):
+        with TlsServer(cert="rsa") as server:
+            self.refuses(server, ssl.TLSVersion.TLSv1_2, "kRSA:@SECLEVEL=0")
+            server.context.set_ciphers("ECDHE")
+            self.assertEqual(server.request("GET", "/healthz").status, 200)
 
     def test_with_a_key(self):
         with tempfile.NamedTemporaryFile() as file:
@@ -116,7 +135,7 @@ class Requests(Case):
 class Clients(Case):
     def test_plain_http(self):
         with TlsServer() as server:
-            for data in (b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 1000, b"\n",
+            for data in (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\0" * 1000, b"\n",
                          b"\x16\x03\x01\x40\x00" + bytes(1000)):
                 start = time.monotonic()
                 answer = server.send_raw(data, half_close=True)

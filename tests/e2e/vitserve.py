@@ -61,6 +61,7 @@ class Server:
 
     def __init__(self, *options, model=ANY_MODEL, variables=None, wait=True, port=0, log=None):
         self.log = log or tempfile.TemporaryFile()
+        self.says_ready = not log and not {"warning", "error"} & set(options)
         patience = ("--request-timeout-ms", "600000") if SANITIZED else ()
         command = [BINARY, "serve", *model, *patience, "--port", str(port), *map(str, options)]
         self.process = subprocess.Popen(command, env=environment(**(variables or {})),
@@ -87,6 +88,10 @@ class Server:
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise AssertionError("not ready: " + self.stderr())
             time.sleep(0.02)
+        while self.says_ready and "ready: " not in self.stderr(): # its line comes just after
+            if time.monotonic() > deadline:
+                raise AssertionError("no line says ready: " + self.stderr())
+            time.sleep(0.005)
 
     def stderr(self):
         return read_whole(self.log).decode(errors="replace")

@@ -34,6 +34,10 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent))
+
+from mutation import Mutant, Stale, count_stale, mutated_files, read_mutants  # noqa: E402
+
 # The tests, cheapest first, and what ctest calls them: their environment is taken from there.
 STAGES = {"kernels": "kernels_emulated", "large": "kernels_large_emulated", "vit": "vit_emulated",
           "e2e": "e2e_emulated"}
@@ -43,87 +47,12 @@ EXEMPT = {"speed": "costs only time", "gpu": "shows on a real GPU alone", "asan"
 LIMITS_S = {"kernels": 300, "large": 600, "vit": 300, "e2e": 900}
 
 
-class Stale(Exception):
-    """A mutant's text is not in the code, or more than once."""
+def known(word):
+    return word.partition(":")[0] in (*STAGES, *EXEMPT)
 
 
-@dataclasses.dataclass
-class Mutant:
-    name: str
-    what: str
-    expected: list[str] = dataclasses.field(default_factory=list)
-    edits: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # file, old, new
-
-    def exempt(self, sanitized):
-        return [word for word in self.expected if word in EXEMPT and not (word == "asan" and sanitized)]
-
-
-def read_mutants(path):
-    """The format is described at the head of mutants.txt."""
-    mutants, file, last = [], "", ""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.strip()
-        if not text or line.startswith("#"):
-            continue
-        if not line[0].isspace():
-            match = re.fullmatch(r"(\w+) ([\w.]+): (.+)", text)
-            if not match:
-                sys.exit(f"{path}:{number}: neither a mutant nor indented")
-            file = match[2]
-            mutants.append(Mutant(match[1], match[3]))
-            last = ""
-            continue
-        kind, _, rest = text.partition(" ")
-        mutant = mutants[-1]
-        if kind == "expect":
-            mutant.expected = rest.split()
-        elif kind == "@":
-            file = rest
-        elif kind == "-" and last == "-":
-            mutant.edits[-1] = (file, mutant.edits[-1][1] + "\n" + rest, "")
-        elif kind == "-":
-            mutant.edits.append((file, rest, ""))
-        elif kind == "+" and mutant.edits:
-            mutant.edits[-1] = (*mutant.edits[-1][:2], mutant.edits[-1][2] + rest + "\n")
-        else:
-            sys.exit(f"{path}:{number}: what is {kind!r}?")
-        last = kind
-    for mutant in mutants:
-        unknown = [w for w in mutant.expected if w.partition(":")[0] not in (*STAGES, *EXEMPT)]
-        if unknown or not mutant.expected or not mutant.edits:
-            sys.exit(f"{path}: {mutant.name}: nothing expected, or the unknown {unknown}, or no text")
-    return mutants
-
-
-# ---- the mistakes -------------------------------------------------------------------------------
-
-
-def squeeze(text):
-    """The text without white space and // comments, and where in it each character that is left was."""
-    kept = [(match[0], match.start()) for match in re.finditer(r"//[^\n]*|\s+|.", text)]
-    kept = [(c, at) for c, at in kept if not c.isspace() and not c.startswith("//")]
-    return "".join(c for c, _ in kept), [at for _, at in kept]
-
-
-def replace_once(source, old, new):
-    squeezed, places = squeeze(source)
-    wanted, _ = squeeze(old)
-    count = squeezed.count(wanted)
-    if count != 1:
-        raise Stale(f"{count} matches of: {' '.join(old.split())}")
-    at = squeezed.index(wanted)
-    return source[:places[at]] + new + source[places[at + len(wanted) - 1] + 1:]
-
-
-def mutated_files(mutant):
-    files = {}
-    for file, old, new in mutant.edits:
-        source = files.get(file) or (ROOT / "kernels" / file).read_text(encoding="utf-8")
-        try:
-            files[file] = replace_once(source, old, new)
-        except Stale as stale:
-            raise Stale(f"{file}: {stale}") from None
-    return files
+def exempt(mutant, sanitized):
+    return [word for word in mutant.expected if word in EXEMPT and not (word == "asan" and sanitized)]
 
 
 # ---- the build ----------------------------------------------------------------------------------
@@ -272,7 +201,7 @@ def stages_for(mutant, build, e2e):
 def verdict(mutant, build, scratch, options):
     """What became of the mutant: a word and the rest of its line."""
     try:
-        files = mutated_files(mutant)
+        files = mutated_files(mutant, ROOT / "kernels")
     except Stale as stale:
         return "STALE", str(stale)
     error = build.module(files, scratch)
@@ -286,9 +215,9 @@ def verdict(mutant, build, scratch, options):
             expected = [word.partition(":")[0] for word in mutant.expected if word not in EXEMPT]
             surprise = "" if stage in expected or not expected else f" (expected {' '.join(mutant.expected)})"
             return "caught", f"{stage} {outcome.text}{surprise}"
-    exempt = mutant.exempt(build.sanitized)
-    if exempt:
-        return "survived", f"as expected: {', '.join(EXEMPT[word] for word in exempt)}"
+    excuses = exempt(mutant, build.sanitized)
+    if excuses:
+        return "survived", f"as expected: {', '.join(EXEMPT[word] for word in excuses)}"
     if not options.e2e and all(word.startswith("e2e") for word in mutant.expected):
         return "survived", "so far: only --e2e is expected to catch it"
     return "SURVIVED", mutant.what
@@ -335,20 +264,12 @@ def main():
     parser.add_argument("--patience", type=float, default=1.0, help="factor on every time limit")
     parser.add_argument("-j", type=int, choices=(1, 2), default=1, help="mutants side by side")
     options = parser.parse_args()
-    mutants = [mutant for mutant in read_mutants(HERE / "mutants.txt") if not options.names or
+    mutants = [mutant for mutant in read_mutants(HERE / "mutants.txt", known) if not options.names or
                any(fnmatch.fnmatch(mutant.name, name) for name in options.names)]
     if not mutants:
         sys.exit("no such mutant")
     if options.check:
-        stale = 0
-        for mutant in mutants:
-            try:
-                mutated_files(mutant)
-            except Stale as error:
-                print(f"{mutant.name:4} {error}")
-                stale += 1
-        print(f"{len(mutants)} mutants, {stale} no longer in the code")
-        return stale > 0
+        return count_stale(mutants, ROOT / "kernels") > 0
     verdicts = run_all(mutants, Build(options.build.resolve()), options)
     print(", ".join(f"{len(names)} {word}" for word, names in sorted(verdicts.items())))
     return "SURVIVED" in verdicts or "STALE" in verdicts

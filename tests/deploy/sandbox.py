@@ -27,6 +27,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
+PLAYERS = ROOT / "tests" / "deploy" / "players"
 BINARY = os.environ.get("VITSERVE_BINARY", str(ROOT / "build" / "vitserve"))
 PHOTO = ROOT / "config" / "demo" / "samples" / "red-sneaker.jpg"
 PORT, ADMIN_PORT = 8080, 8081
@@ -167,6 +168,15 @@ def image_environment():
     return dict(re.findall(r"\b(VITSERVE_\w+)=(\S+)", (DOCKER / "Dockerfile.cpu").read_text()))
 
 
+class Player(Program):
+    """A replica that is none: players/replica."""
+
+    def __init__(self, address, fate):
+        self.address = address
+        super().__init__(*Machine.inside(), PLAYERS / "replica", address, fate)
+        wait_for(f"{address} plays", lambda: get(f"http://{address}:{ADMIN_PORT}/readyz")[0] == 200)
+
+
 class Replica(Program):
     """vitserve as its container runs it, at an address of its own."""
 
@@ -179,7 +189,11 @@ class Replica(Program):
             **clean, **image_environment(),
             **{name: str(value) for name, value in compose.items()},
             "VITSERVE_LISTEN": address, "VITSERVE_DEVICE": "cpu", "VITSERVE_THREADS": "1",
-            "VITSERVE_LOG_LEVEL": "warning"})
+            "VITSERVE_LOG_LEVEL": "info"})
+
+    def seen(self):
+        """The ids of the requests that it answered, or whose clients it found gone."""
+        return set(re.findall(r'"request_id":"([^"]*)"', self.output()))
 
     def ready(self):
         if self.process.poll() is not None:
@@ -211,7 +225,7 @@ def photo(size):
     return data[:2] + comment * (size // len(comment)) + data[2:]
 
 
-Request = collections.namedtuple("Request", "start seconds outcome detail")
+Request = collections.namedtuple("Request", "id start seconds outcome detail")
 
 
 class Load:
@@ -224,17 +238,21 @@ class Load:
         self.address, self.body = address, photo(200_000)
         self.requests, self.began = [], time.monotonic()
         self.ended = threading.Event()
-        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+        self.threads = [threading.Thread(target=self._run, args=(i,), daemon=True)
+                        for i in range(clients)]
         for thread in self.threads:
             thread.start()
             time.sleep(self.PAUSE / clients)
 
-    def _run(self):
+    def _run(self, client):
         connection = http.client.HTTPConnection(self.address, PORT, timeout=30)
+        n = 0
         while not self.ended.wait(self.PAUSE):
             start = time.monotonic()
+            n += 1
+            name = f"client-{client}-{n}"
             try:
-                connection.request("POST", "/classify?top_k=1", self.body)
+                connection.request("POST", "/classify?top_k=1", self.body, {"X-Request-Id": name})
                 answer = connection.getresponse()
                 text = answer.read()
                 outcome = answer.status
@@ -243,8 +261,8 @@ class Load:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 outcome, text = type(error).__name__, str(error).encode()
-            self.requests.append(Request(start - self.began, time.monotonic() - start, outcome,
-                                         "" if outcome == 200 else text[:200]))
+            self.requests.append(Request(name, start - self.began, time.monotonic() - start,
+                                         outcome, "" if outcome == 200 else text[:200]))
         connection.close()
 
     def at(self, second):

@@ -15,19 +15,21 @@ from sandbox import (ADMIN_PORT, Case, Machine, PHOTO, PORT, Program, ROOT, get,
 WORK = pathlib.Path(os.environ.get("WORK", ROOT / "build" / "deploy"))
 LIMIT_MB = 80  # over the base
 CUBLAS = "usr/local/lib/libcublasLt.so.13"
-# Mounts the root read-only and without its shells, the volume in it, and becomes the image's user.
-# $1: the root, $2: the user, $3: the volume; the rest is the environment and the command.
+# Mounts the root read-only and without its shells, the volumes in it, and becomes the image's user.
+# $1: the root, $2: the user, $3: the volumes; the rest is the environment and the command.
 CONTAINER = """
 set -e
-root=$1 user=$2 volume=$3
+root=$1 user=$2 volumes=$3
 shift 3
 mount --bind "$root" "$root"
 for shell in bash dash; do
     mount --bind /dev/null "$root/usr/bin/$shell"
 done
 mount -t proc proc "$root/proc"
-mount -t tmpfs -o size=64m,mode=0755 tmpfs "$root$volume"
-chown "$user" "$root$volume"
+for volume in $volumes; do
+    mount -t tmpfs -o size=64m,mode=0755 tmpfs "$root$volume"
+    chown "$user" "$root$volume"
+done
 mount -o remount,bind,ro "$root"
 exec chroot "$root" setpriv --reuid="${user%:*}" --regid="${user#*:}" --clear-groups \\
     --no-new-privs --bounding-set=-all --inh-caps=-all env -i "$@"
@@ -39,11 +41,11 @@ class Container(Program):
 
     def __init__(self, image, *words):
         config = image.config
-        user, volume = config["User"], next(iter(config["Volumes"]))
+        user, volumes = config["User"], " ".join(config["Volumes"])
         command = [*config["Entrypoint"], *(words or config["Cmd"])]
         super().__init__(
             *Machine.inside(), "unshare", "--mount", "--ipc", "--uts", "sh", "-c", CONTAINER, "sh",
-            image.root, user, volume, *config["Env"], *command)
+            image.root, user, volumes, *config["Env"], *command)
 
 
 class Image:
@@ -120,12 +122,13 @@ class ImageCase(Case):
         root = next(line for line in mounts.splitlines() if line.split()[4] == "/")
         self.assertIn("ro", root.split()[5].split(","))
 
-    def test_volume_is_the_users(self):
-        volume = self.image.root + next(iter(self.image.config["Volumes"]))
-        owner = os.stat(volume)
-        self.assertEqual(f"{owner.st_uid}:{owner.st_gid}", self.image.config["User"])
-        self.assertIn("VITSERVE_WEIGHTS_DIR=" + next(iter(self.image.config["Volumes"])),
-                      self.image.config["Env"])
+    def test_volumes_are_the_users(self):
+        for volume in self.image.config["Volumes"]:
+            owner = os.stat(self.image.root + volume)
+            self.assertEqual(f"{owner.st_uid}:{owner.st_gid}", self.image.config["User"])
+        self.assertEqual({line.split("=")[1] for line in self.image.config["Env"]
+                          if line.startswith(("VITSERVE_WEIGHTS_DIR=", "XDG_CACHE_HOME="))},
+                         set(self.image.config["Volumes"]))
 
 
 class CudaImageCase(ImageCase):

@@ -1,5 +1,6 @@
 """The Kubernetes manifests, as kustomize puts them together: against the schemas of Kubernetes, KEDA and
-the Prometheus operator where npm is at hand, and by what we want of every container."""
+the Prometheus operator where npm is at hand, and, with those of compose, by what we want of every
+container."""
 
 import json
 import os
@@ -13,6 +14,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "docker" / "kubernetes"
+BINARY = os.environ.get("VITSERVE_BINARY", str(ROOT / "build" / "vitserve"))
 WORK = pathlib.Path(os.environ.get("WORK", ROOT / "build" / "deploy"))
 KUSTOMIZE = (["kubectl", "kustomize"] if shutil.which("kubectl") else
              ["kustomize", "build"] if shutil.which("kustomize") else None)
@@ -68,8 +70,10 @@ class ManifestCase(unittest.TestCase):
         modules = WORK / "npm"
         if not (modules / "node_modules").exists():
             modules.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent",
-                            "--prefix", str(modules), *NPM_PACKAGES], check=True)
+            command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent",
+                       "--fetch-retries", "0", "--prefix", str(modules), *NPM_PACKAGES]
+            if subprocess.run(command, check=False).returncode != 0:
+                self.skipTest("npm gets no packages: the manifests are not held against the schemas")
         documents = [document for part in PARTS for document in self.parts[part]]
         documents += pods_of_kserve() + [rules_as_object()]
         self.check_with_classes(modules, documents)
@@ -118,6 +122,28 @@ class ManifestCase(unittest.TestCase):
                               "capabilities": {"drop": ["ALL"]}})
             self.assertIn("memory", container["resources"]["limits"])
 
+    def test_pods_cannot_write_the_weights(self):
+        """What is measured on a GPU has a place of its own."""
+        for document in self.documents("Deployment"):
+            pod = document["spec"]["template"]["spec"]
+            for mount in pod["containers"][0]["volumeMounts"]:
+                volume, = (volume for volume in pod["volumes"] if volume["name"] == mount["name"])
+                self.assertNotEqual(mount.get("readOnly", False), "emptyDir" in volume, mount)
+        cuda, = self.documents("Deployment", "overlays/cuda")
+        mounts = [mount["mountPath"] for mount in
+                  cuda["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]]
+        self.assertIn(cache_directory(), mounts)
+
+    def test_memory_fits(self):
+        for part, model in (("overlays/cpu", ON_CPU), ("overlays/cuda", ON_GPU)):
+            document, = self.documents("Deployment", part)
+            self.check_memory(document["spec"]["template"]["spec"]["containers"][0], model)
+        self.check_memory(pods_of_kserve()[0]["spec"]["containers"][0], ON_CPU)
+
+    def check_memory(self, container, model):
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        check_sum(self, container["resources"]["limits"]["memory"], environment, model)
+
     def test_pods_drain_in_time(self):
         for document in self.documents("Deployment"):
             pod = document["spec"]["template"]["spec"]
@@ -163,6 +189,81 @@ class ManifestCase(unittest.TestCase):
             self.assertIn("vitserve_queue_images", json.dumps(document))
         self.assertIn('"vitserve_queue_images"', (ROOT / "server/metrics.c").read_text().replace(
             '"queue_images"', '"vitserve_queue_images"'))
+
+
+# What a replica takes beside its budgets: with vit_b_32 in fp32 on the CPU, and, reckoned generously,
+# the driver's part on a GPU. For each connection: its own, and an answer that is not read.
+ON_CPU, ON_GPU = 400 << 20, 1024 << 20
+CONNECTION_BYTES = (12 << 10) + (64 << 10)
+
+
+def default_of(option):
+    """As `vitserve serve --help` has it."""
+    text = subprocess.run([BINARY, "serve", "--help"], check=True, capture_output=True, text=True).stdout
+    return int(re.search(rf"--{option} .*\n.*default (\d+)\)", text)[1])
+
+
+def bytes_of(text):
+    units = {"m": 20, "g": 30, "Mi": 20, "Gi": 30}
+    number, unit = re.fullmatch(r"(\d+)(\w+)", text).groups()
+    return int(number) << units[unit]
+
+
+def check_sum(test, limit, environment, model):
+    """What a replica may take fits its limit, and README.md adds it up."""
+    limit = bytes_of(limit)
+    values = [model, int(environment["VITSERVE_MAX_INFLIGHT_BYTES"]), limit // 4,
+              CONNECTION_BYTES * int(environment.get("VITSERVE_MAX_CONNECTIONS") or
+                                     default_of("max-connections"))]
+    test.assertNotIn("VITSERVE_MAX_DECODE_BYTES", environment)  # else it counts instead of the quarter
+    test.assertLessEqual(sum(values), limit)
+    row = " | ".join(str(value >> 20) for value in (*values, sum(values), limit))
+    test.assertIn(f" | {row} |", (ROOT / "docker" / "README.md").read_text())
+
+
+def cache_directory():
+    return re.search(r"XDG_CACHE_HOME=(\S+)", (ROOT / "docker" / "Dockerfile").read_text())[1]
+
+
+class ComposeCase(unittest.TestCase):
+    def setUp(self):
+        base, cuda, nginx = (yaml.safe_load((ROOT / "docker" / f"compose{name}.yaml").read_text())
+                             for name in ("", ".cuda", ".nginx"))
+        self.base, self.services = base, {**base["services"], "nginx": nginx["services"]["nginx"]}
+        self.vitserve, self.cuda = base["services"]["vitserve"], cuda["services"]["vitserve"]
+
+    def test_containers_are_confined(self):
+        self.assertEqual(len(self.services), 5)
+        for name, service in self.services.items():
+            self.assertIs(service.get("read_only"), True, name)
+            self.assertEqual(service.get("cap_drop"), ["ALL"], name)
+            self.assertNotIn("cap_add", service, name)
+            self.assertEqual(service.get("security_opt"), ["no-new-privileges:true"], name)
+
+    def test_nothing_is_published_unasked(self):
+        ports = [port for service in self.services.values() for port in service.get("ports", ())]
+        self.assertGreater(len(ports), 4)
+        for port in ports:
+            self.assertRegex(port, r"^(127\.0\.0\.1|\$\{PUBLISH:-127\.0\.0\.1\}):\d+:\d+$")
+
+    def test_weights_cannot_be_written(self):
+        """What is measured on a GPU has a place of its own."""
+        for volume in self.vitserve["volumes"]:
+            self.assertRegex(volume, ":ro$")
+        self.assertNotIn("volumes", self.cuda)
+        self.assertEqual([path.split(":")[0] for path in self.cuda["tmpfs"]], [cache_directory()])
+
+    def test_balancer_is_trusted(self):
+        """The limit of connections per address is not for it."""
+        subnet, = self.base["networks"]["default"]["ipam"]["config"]
+        self.assertEqual(self.vitserve["environment"]["VITSERVE_TRUSTED_PROXIES"], subnet["subnet"])
+
+    def test_memory_fits(self):
+        environment = self.vitserve["environment"]
+        limit = self.vitserve["deploy"]["resources"]["limits"]["memory"]
+        check_sum(self, limit, environment, ON_CPU)
+        limit = self.cuda["deploy"]["resources"]["limits"]["memory"]
+        check_sum(self, limit, {**environment, **self.cuda["environment"]}, ON_GPU)
 
 
 def module_of(document):

@@ -10,9 +10,7 @@ import subprocess
 import tempfile
 import unittest
 
-from sandbox import Case, DOCKER, Program, ROOT, get, setUpModule, wait_for  # noqa: F401
-
-PLAYERS = pathlib.Path(__file__).resolve().parent / "players"
+from sandbox import Case, DOCKER, PLAYERS, Program, ROOT, get, setUpModule, wait_for  # noqa: F401
 
 
 def blocks():

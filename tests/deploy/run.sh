@@ -12,7 +12,7 @@ if [ $# = 0 ]; then
     sh images.sh "$WORK" cpu
     [ ! -x /usr/local/cuda/bin/nvcc ] || sh images.sh "$WORK" cuda
     /usr/bin/python3 -B -m unittest -v test_manifests test_service
-    set -- test_images test_readme test_prometheus test_balancers
+    set -- test_images test_readme test_prometheus test_balancers test_memory
 fi
 exec unshare --mount --net --pid --fork --kill-child --mount-proc \
     /usr/bin/python3 -B -m unittest -v "$@"

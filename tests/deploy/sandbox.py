@@ -168,6 +168,13 @@ def image_environment():
     return dict(re.findall(r"\b(VITSERVE_\w+)=(\S+)", (DOCKER / "Dockerfile.cpu").read_text()))
 
 
+def container_environment(manifest, **own):
+    """What vitserve finds in a container with these variables, and with our own."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("VITSERVE_")}
+    return {**clean, **image_environment(), **{name: str(value) for name, value in manifest.items()},
+            "VITSERVE_DEVICE": "cpu", **own}
+
+
 class Player(Program):
     """A replica that is none: players/replica."""
 
@@ -182,14 +189,9 @@ class Replica(Program):
 
     def __init__(self, address):
         self.address = address
-        clean = {name: value for name, value in os.environ.items()
-                 if not name.startswith("VITSERVE_")}
         compose = compose_service("vitserve")["environment"]
-        super().__init__(*Machine.inside(), BINARY, "serve", env={
-            **clean, **image_environment(),
-            **{name: str(value) for name, value in compose.items()},
-            "VITSERVE_LISTEN": address, "VITSERVE_DEVICE": "cpu", "VITSERVE_THREADS": "1",
-            "VITSERVE_LOG_LEVEL": "info"})
+        super().__init__(*Machine.inside(), BINARY, "serve", env=container_environment(
+            compose, VITSERVE_LISTEN=address, VITSERVE_THREADS="1", VITSERVE_LOG_LEVEL="info"))
 
     def seen(self):
         """The ids of the requests that it answered, or whose clients it found gone."""

@@ -44,6 +44,7 @@ struct server {
     pthread_t starter;     // starts the engine while the main thread takes the signals
     atomic_int start_code; // STILL_STARTING, or the exit code of the start
     atomic_bool device_failed;
+    int leave_ms; // leave_at_last()
     bool hurry; // stop without waiting for requests in work
 };
 
@@ -272,11 +273,11 @@ static int64_t drain_ms(const struct server *server)
 
 // A device that does not answer must not hold the process: some time after the drain it leaves as
 // it is. That alone does not say that the device is lost. This thread may outlive all that the
-// server has, but not the server.
+// server has and main()'s variables, but not the server.
 static void *leave_at_last(void *context)
 {
     const struct server *server = context;
-    poll(NULL, 0, (int)(drain_ms(server) + REST_MS));
+    poll(NULL, 0, server->leave_ms);
     log_error("the stop does not come to its end: leaving");
     _exit(atomic_load(&server->device_failed) ? EXIT_DEVICE : EXIT_STOP);
 }
@@ -291,6 +292,7 @@ static bool signal_waits(void)
 static void stop(struct server *server)
 {
     pthread_t last;
+    server->leave_ms = (int)(drain_ms(server) + REST_MS);
     if (pthread_create(&last, NULL, leave_at_last, server) == 0)
         pthread_detach(last);
     http_stop(server->http, drain_ms(server), signal_waits);

@@ -268,8 +268,8 @@ static enum status parse_image(struct body *body, int max_images)
         start++;
     if (start < bytes.length && bytes.at[start] == '{')
         return status_fail(STATUS_UNSUPPORTED_IMAGE,
-                           "not a format we know; JPEG and PNG are supported; JSON is sent with "
-                           "\"Content-Type: application/json\"");
+                           "not a format we know; JPEG, PNG and WebP are supported; JSON is sent "
+                           "with \"Content-Type: application/json\"");
     return add_image(body, (struct slice){"", 0}, bytes, max_images);
 }
 

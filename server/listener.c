@@ -1,5 +1,6 @@
 #include "listener.h"
 #include "addresses.h"
+#include "clock.h"
 #include "log.h"
 #include <errno.h>
 #include <linux/filter.h>
@@ -20,7 +21,18 @@ struct listener {
     pthread_t thread;
     char address[128];
     bool local, accepting;
+    int64_t complained_ns; // when it last said that it cannot accept; 0: never
 };
+
+// Where there are no descriptors it happens a hundred times a second.
+static void complain(struct listener *listener, const char *why)
+{
+    const int64_t now = clock_ns();
+    if (listener->complained_ns > now - 1000000000)
+        return;
+    listener->complained_ns = now;
+    log_warning("cannot accept a connection: %s", why);
+}
 
 // Accepts everything that waits; the socket does not block.
 static void accept_waiting(struct listener *listener)
@@ -34,7 +46,7 @@ static void accept_waiting(struct listener *listener)
             listener->accepted(listener->context, fd, address, length);
         } else if (errno != EINTR && errno != ECONNABORTED) {
             if (errno != EAGAIN && errno != EWOULDBLOCK) {
-                log_warning("cannot accept a connection: %s", strerror(errno));
+                complain(listener, strerror(errno));
                 poll(NULL, 0, 10); // out of descriptors: give the others time to end
             }
             return;

@@ -42,7 +42,7 @@ static int run(enum command command, const struct config *config, int count, cha
         return exit_code(
             status_fail(STATUS_USAGE, "\"%s\" is neither a command nor an option", words[0]));
     log_set((enum log_level)config->log_level, (enum log_format)config->log_format);
-    if (config->print_config) {
+    if (command == COMMAND_SERVE && config->print_config) {
         enum status status = config_print_json(config, stdout);
         return status == STATUS_OK ? EXIT_OK : exit_code(status);
     }

@@ -43,7 +43,7 @@ static enum status open_weights(const struct config *config, const struct catalo
         char *end;
         errno = 0;
         uint64_t seed = strtoull(config->random_weights, &end, 10);
-        if (*end || errno || *config->random_weights == '-')
+        if (*end || errno || *config->random_weights < '0' || *config->random_weights > '9')
             return status_fail(STATUS_USAGE,
                                "--random-weights: \"%s\" is not a whole number from 0 to 2^64 - 1",
                                config->random_weights);

@@ -45,7 +45,7 @@ struct server {
     atomic_int start_code; // STILL_STARTING, or the exit code of the start
     atomic_bool device_failed;
     int leave_ms; // leave_at_last()
-    bool hurry; // stop without waiting for requests in work
+    bool hurry;   // stop without waiting for requests in work
 };
 
 // glibc's habit, an arena for each of many threads and thresholds that grow with what is freed,

@@ -48,7 +48,7 @@ static void json_under_another_type(void **state)
     (void)state;
     expect_refused("application/x-www-form-urlencoded", "{\"images\": []}",
                    STATUS_UNSUPPORTED_IMAGE, "Content-Type: application/json");
-    expect_refused(NULL, " \r\n\t{", STATUS_UNSUPPORTED_IMAGE, "JPEG and PNG");
+    expect_refused(NULL, " \r\n\t{", STATUS_UNSUPPORTED_IMAGE, "JPEG, PNG and WebP");
     static const char *const others[] = {" ", "\t\n", "[]", "\"{", "\1{"};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         struct parsed parsed = parse(NULL, others[i]);

@@ -157,6 +157,11 @@ class Options(CommandLineCase):
         self.assertIn("VITSERVE_PROT", finished.stderr)
         json.loads(finished.stdout)
 
+    def test_a_variable_of_another_command(self):
+        """A probe in the same environment does not pass because it prints the configuration."""
+        finished = run("healthcheck", "--port", 1, VITSERVE_PRINT_CONFIG="1")
+        self.assertEqual((finished.returncode, finished.stdout), (1, ""))
+
     def test_an_empty_variable_is_an_unset_one(self):
         plain = self.config()
         empty = {f"VITSERVE_{name.upper()}": "" for name in (*plain, "no_option")}

@@ -2,6 +2,7 @@
 which keeps room for probes."""
 
 import contextlib
+import os
 import resource
 import socket
 import time
@@ -60,6 +61,12 @@ class Silence(Case):
             self.assertEqual(answer_from(working).status, 200)
 
 
+def healthy(server):
+    with contextlib.suppress(OSError):
+        return server.request("GET", "/healthz").status == 200
+    return False
+
+
 class Descriptors(Case):
     def test_more_connections_than_the_soft_limit(self):
         """Services start with 1024 descriptors, as a rule; a process may raise that by itself."""
@@ -74,6 +81,22 @@ class Descriptors(Case):
                 connection = stack.enter_context(server.open_socket())
                 connection.sendall(HEALTH)
                 self.assertEqual(answer_from(connection, "GET").status, 200)
+
+    def test_none_left(self):
+        """The log says so, once a second at most, and the next clients are served."""
+        def complaints():
+            return server.stderr().count("cannot accept a connection: Too many open files")
+        with Server(model=MODEL) as server:
+            start = time.monotonic()
+            _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+            used = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used + 5, hard))
+            with contextlib.ExitStack() as stack:
+                for _ in range(20):
+                    stack.enter_context(server.open_socket())
+                self.until(lambda: complaints() > 1)
+                self.assertLessEqual(complaints(), 1 + time.monotonic() - start)
+            self.until(lambda: healthy(server))
 
 
 class Addresses(Case):
@@ -90,12 +113,7 @@ class Addresses(Case):
                 answered = sum(asks() for _ in range(3 * most))
                 self.assertIn(answered, (most - 1, most))
                 self.assertFalse(asks())
-            self.until(lambda: self.healthy(server))
-
-    def healthy(self, server):
-        with contextlib.suppress(OSError):
-            return server.request("GET", "/healthz").status == 200
-        return False
+            self.until(lambda: healthy(server))
 
     def test_another_address(self):
         """What one address has is nothing to the next."""

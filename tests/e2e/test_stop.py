@@ -248,7 +248,9 @@ class Start(Case):
                 pathlib.Path(file.name).write_bytes(content)
                 self.check_fails((*MODEL[:2], "--weights", file.name), 1)
         self.check_fails((*MODEL[:2], "--random-weights", "x"), 2, "--random-weights", '"x"')
-        self.check_fails((*MODEL[:2], "--random-weights", "-1"), 2, "--random-weights", '"-1"')
+        for number in ("-1", " -1", "+1"):
+            self.check_fails((*MODEL[:2], "--random-weights", number), 2, "--random-weights",
+                             f'"{number}"')
 
     def test_bad_labels(self):
         with tempfile.NamedTemporaryFile() as file:

@@ -5,9 +5,9 @@
 // core; a picture that takes longer goes on in a long one, of which there are as many, and leaves
 // it from time to time to the next. So those that come next wait for milliseconds, whatever the
 // pictures before them cost. Who must wait does so in the order of coming, but for requests that
-// have had a turn, which come somewhat later; and for as long as the client does. While the next one
-// wakes up, a newcomer may have a turn too, so that for a moment there may be twice as many. Memory
-// likewise, but for that: see image_guard.admit.
+// have had a turn, which come somewhat later; and for as long as the client does. While the next
+// one wakes up, a newcomer may have a turn too, so that for a moment there may be twice as many.
+// Memory likewise, but for that: see image_guard.admit.
 
 #include "client.h"
 #include "image.h"

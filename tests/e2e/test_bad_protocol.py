@@ -3,7 +3,6 @@ memory, descriptors and threads return to where they were."""
 
 import contextlib
 import itertools
-import signal
 import socket
 import struct
 import unittest
@@ -102,12 +101,9 @@ class Protocol(BadInputCase):
         the end before it has an answer, however slow the client is."""
         data = png()
         with self.server.open_socket() as connection:
-            self.server.process.send_signal(signal.SIGSTOP)
-            try:
+            with self.server.paused():
                 connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(data) + data)
                 connection.shutdown(socket.SHUT_WR)
-            finally:
-                self.server.process.send_signal(signal.SIGCONT)
             self.assertEqual(answer_from(connection).status, 499)
 
     def test_byte_by_byte(self):

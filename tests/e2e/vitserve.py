@@ -125,7 +125,26 @@ class Server:
             raise AssertionError(f"exit code {code}: {self.stderr()}")
         self.log.close()
 
+    @contextlib.contextmanager
+    def paused(self):
+        """No thread of it runs. The signal alone stops them when one of them comes to take it."""
+        self.send_signal(signal.SIGSTOP)
+        try:
+            deadline = time.monotonic() + TIMEOUT
+            while set(self._thread_states()) != {"T"}:
+                if time.monotonic() > deadline:
+                    raise AssertionError("it does not stop")
+                time.sleep(0.001)
+            yield
+        finally:
+            self.send_signal(signal.SIGCONT)
+
     # -- what the kernel knows of it
+
+    def _thread_states(self):
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it has just ended
+                yield (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
 
     def _status(self, name):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:

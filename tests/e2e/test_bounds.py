@@ -5,17 +5,11 @@ import select
 import time
 
 import hostile
-from vitserve import TIMEOUT, Case, Server, multipart, png
+from vitserve import TIMEOUT, Case, Server, metrics, multipart, png
 
 MODEL = ()  # the built-in one
 COSTLY = hostile.jpeg(8000, 8000, components=1, scans=32)
 COUNT = 64
-
-
-def metrics(server):
-    lines = server.request("GET", "/metrics").body.decode().splitlines()
-    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines
-            if not line.startswith("#")}
 
 
 class Bounds(Case):

@@ -275,6 +275,13 @@ def webp():
 
 # ---- test cases ---------------------------------------------------------------------------------
 
+def metrics(server):
+    """Name and labels -> value."""
+    lines = server.request("GET", "/metrics").body.decode().splitlines()
+    return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines
+            if not line.startswith("#")}
+
+
 class Case(unittest.TestCase):
     def check_error(self, answer, status, code):
         """The one shape of every error."""

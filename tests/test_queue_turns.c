@@ -86,6 +86,34 @@ static void test_bulk(void **state)
     queue_free(queue);
 }
 
+// Where the first ones are enough for a batch, no request has a second in it.
+static void test_more_than_bulk(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue();
+    const struct batch_sizes sizes = {.max = 6, .bulk = 3};
+    struct job *many[2], *one[3], *batch[6];
+    struct ticket tickets[4];
+    reserve(queue, &patient, 2, many, &tickets[3]);
+    submit_all(many, 2);
+    for (int i = 0; i < 3; i++) {
+        reserve(queue, &patient, 1, &one[i], &tickets[i]);
+        queue_submit(one[i]);
+    }
+    struct job *const first[] = {many[0], one[0], one[1], one[2]};
+    assert_int_equal(queue_take(queue, batch, sizes), 4);
+    assert_memory_equal(batch, first, sizeof first);
+    queue_finish(queue, batch, 4, STATUS_OK);
+    assert_int_equal(queue_take(queue, batch, sizes), 1);
+    assert_ptr_equal(batch[0], many[1]);
+    queue_finish(queue, batch, 1, STATUS_OK);
+    for (int i = 0; i < 4; i++) {
+        ticket_wait(&tickets[i]);
+        ticket_release(&tickets[i]);
+    }
+    queue_free(queue);
+}
+
 // The first, one in the middle or the last of the turns ends at its deadline; the others go on, and
 // who comes afterwards has one.
 static void test_turns_after_a_deadline(void **state)
@@ -122,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_bulk),
+        cmocka_unit_test(test_more_than_bulk),
         cmocka_unit_test(test_turns_after_a_deadline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,6 +37,8 @@ class MemoryGroup:
         try:
             if not version_1.is_dir():
                 (version_1.parent / "cgroup.subtree_control").write_text("+memory")
+            with contextlib.suppress(FileNotFoundError):
+                self.folder.rmdir()  # of a run that was killed
             self.folder.mkdir()
             self.limit.write_text(str(limit))
         except OSError as error:
@@ -63,9 +65,9 @@ class MemoryGroup:
 
 def costliest():
     """Every hostile picture, alone and as many as a request may hold."""
-    for picture in itertools.chain(*hostile.pictures().values()):
-        yield hostile.plain(picture[1])
-        yield hostile.packed_form(picture[1])
+    for _, picture in itertools.chain(*hostile.pictures().values()):
+        yield hostile.plain(picture)
+        yield hostile.packed_form(picture)
 
 
 def send(address, requests, end, seed, answers):

@@ -11,7 +11,7 @@
 
 // Of the thread's own time, since a core may be busy with others. Most pictures are decoded within
 // a short turn.
-static const int64_t SHORT_NS = 5 * 1000000, LONG_NS = 100 * 1000000;
+static const int64_t SHORT_NS = 2 * 1000000, LONG_NS = 100 * 1000000;
 // A request that has had a turn already comes after those that come so much later than it.
 static const int64_t LATER_NS = 20 * 1000000;
 // How often a client is asked whether it is still there: while its picture is decoded, and while it

@@ -55,7 +55,7 @@ static void test_a_short_turn(void **state)
     take(turns, &patient, &turn);
     atomic_fetch_add(&now_ns, 60000 * MS_NS);
     check(&turn, STATUS_OK);
-    work(5 * MS_NS - 1);
+    work(2 * MS_NS - 1);
     check(&turn, STATUS_OK);
     assert_false(is_free(turns));
     work(1);
@@ -74,7 +74,7 @@ static void test_a_long_turn(void **state)
     struct turn turn;
     struct other next = {.turns = turns, .request = until(INT64_MAX), .unwatched = true};
     take(turns, &patient, &turn);
-    work(3 * MS_NS);
+    work(MS_NS);
     assert_int_equal(turn.guard.unwatched(&turn.guard), STATUS_OK);
     work(100 * MS_NS);
     check(&turn, STATUS_OK);

@@ -26,6 +26,21 @@ class Drain(Case):
         server.send_signal(signal.SIGTERM)
         self.until(lambda: server.request("GET", "/readyz").status == 503)
 
+    def test_what_is_ready_in_the_delay(self):
+        """Nothing, by whatever name a balancer asks for it; but it lives, and serves who comes."""
+        with Server("--drain-delay-ms", FOR_EVER_MS, model=BUILT_IN) as server:
+            model = "/v2/models/" + server.request("GET", "/v2/models").json["models"][0]
+            ready = ("/readyz", "/v2/health/ready", model + "/ready", model + "/versions/1/ready")
+            for path in ready:
+                self.assertEqual(server.request("GET", path).status, 200, path)
+            self.begin(server)
+            for path in ready:
+                self.assertEqual(server.request("GET", path).status, 503, path)
+            for path in ("/healthz", "/v2/health/live"):
+                self.assertEqual(server.request("GET", path).status, 200, path)
+            self.check_good(server)
+            self.assertEqual(server.stop(), 0)
+
     def test_a_second_signal_in_the_delay(self):
         """Ends the drain too, with a body still under way."""
         with Server("--drain-delay-ms", FOR_EVER_MS, "--drain-timeout-ms", FOR_EVER_MS,

@@ -150,6 +150,25 @@ static void test_oldest(void **state)
     close_pairs(&pairs);
 }
 
+// It is asked after since its last request, however old it is.
+static void test_one_that_asks_is_young(void **state)
+{
+    (void)state;
+    struct pairs pairs;
+    open_pairs(&pairs);
+    add_each(&pairs);
+    assert_ptr_equal(peers_take(pairs.peers, pairs.ours[BUSY]), &request);
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    peers_keep(pairs.peers, pairs.ours[FRESH], &request);
+    assert_ptr_equal(peers_take(pairs.peers, pairs.ours[FRESH]), &request);
+    for (int i = IDLE; i <= BUSY; i++)
+        assert_true(peers_end_oldest(pairs.peers));
+    char byte;
+    assert_int_equal(recv(pairs.theirs[FRESH], &byte, 1, MSG_DONTWAIT), -1);
+    assert_int_equal(peers_count(pairs.peers), 1);
+    close_pairs(&pairs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +176,7 @@ int main(void)
         cmocka_unit_test(test_again),
         cmocka_unit_test(test_late),
         cmocka_unit_test(test_oldest),
+        cmocka_unit_test(test_one_that_asks_is_young),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,8 @@
 """The HTTP interface as api.md describes it: bodies, parameters, answers, overload."""
 
 import contextlib
+import gzip
+import http.client
 import itertools
 import json
 import math
@@ -266,6 +268,32 @@ class Paths(ServerCase):
         answer = self.server.send_raw(
             one * 4 + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         self.assertEqual(answer.count(b"HTTP/1.1 200 OK\r\n"), 5)
+
+    def test_what_is_sent_ahead(self):
+        """More than the server reads beside the first request: it looks there for a client that has
+        left, and takes nothing."""
+        first, second = png(), png() + bytes(1 << 20)
+        with self.server.open_socket() as connection:
+            connection.sendall(b"".join(
+                b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" %
+                len(picture) + picture for picture in (first, second)))
+            with connection.makefile("rb") as stream:
+                for _ in range(2):
+                    self.assertEqual(stream.readline(), b"HTTP/1.1 200 OK\r\n")
+                    headers = http.client.parse_headers(stream)
+                    stream.read(int(headers["content-length"]))
+
+    def test_names_of_headers_in_any_case(self):
+        kind, form = multipart([("a.png", png())])
+        body = gzip.compress(form)
+        for case in (str.lower, str.upper, str.title):
+            head = "".join(f"{case(name)}: {value}\r\n" for name, value in (
+                ("host", "localhost"), ("content-type", kind), ("content-encoding", "gzip"),
+                ("content-length", len(body)), ("x-request-id", "mine"), ("connection", "close")))
+            answer = self.server.send_raw(f"POST /classify HTTP/1.1\r\n{head}\r\n".encode() + body)
+            self.assertIn(b" 200 OK\r\n", answer)
+            self.assertIn(b"X-Request-Id: mine\r\n", answer)
+            self.assertIn(b'"a.png"', answer)
 
 
 class Batches(ServerCase):

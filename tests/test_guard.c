@@ -3,6 +3,7 @@
 
 #include "image.h"
 #include "jpeg_files.h"
+#include <arpa/inet.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 
 #include <cmocka.h>
 #include <webp/encode.h>
+#include <zlib.h>
 
 enum { WIDTH = 1000, HEIGHT = 700, PIXELS = WIDTH * HEIGHT };
 
@@ -92,19 +94,37 @@ static struct watcher watch(void)
 
 // ---- files --------------------------------------------------------------------------------------
 
-// A JPEG that lies on its side: orientation 6.
-static struct jpeg_file turned(const struct jpeg_file upright)
+// Orientation 6: the picture lies on its side.
+static const uint8_t exif[] = "Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+                              "\0\0\0\0";
+
+// A copy with more bytes in it.
+static struct jpeg_file insert(const struct jpeg_file file, size_t at, const void *bytes,
+                               size_t count)
 {
-    static const uint8_t exif[] = "\xff\xe1\x00\x22"
-                                  "Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
-                                  "\0\0\0\0";
-    const size_t more = sizeof exif - 1;
-    struct jpeg_file file = {malloc(upright.length + more), upright.length + more};
-    assert_non_null(file.bytes);
-    memcpy(file.bytes, upright.bytes, 2);
-    memcpy(file.bytes + 2, exif, more);
-    memcpy(file.bytes + 2 + more, upright.bytes + 2, upright.length - 2);
-    return file;
+    struct jpeg_file longer = {malloc(file.length + count), file.length + count};
+    assert_non_null(longer.bytes);
+    memcpy(longer.bytes, file.bytes, at);
+    memcpy(longer.bytes + at, bytes, count);
+    memcpy(longer.bytes + at + count, file.bytes + at, file.length - at);
+    return longer;
+}
+
+static struct jpeg_file turned_jpeg(const struct jpeg_file upright)
+{
+    uint8_t segment[4 + sizeof exif - 1] = {0xff, 0xe1, 0, sizeof segment - 2};
+    memcpy(segment + 4, exif, sizeof exif - 1);
+    return insert(upright, 2, segment, sizeof segment);
+}
+
+static struct jpeg_file turned_png(const struct jpeg_file upright)
+{
+    enum { TIFF = sizeof exif - 1 - 6, AFTER_IHDR = 33 };
+    uint8_t chunk[12 + TIFF] = {0, 0, 0, TIFF, 'e', 'X', 'I', 'f'};
+    memcpy(chunk + 8, exif + 6, TIFF);
+    const uint32_t crc = htonl((uint32_t)crc32(0, chunk + 4, 4 + TIFF));
+    memcpy(chunk + 8 + TIFF, &crc, 4);
+    return insert(upright, AFTER_IHDR, chunk, sizeof chunk);
 }
 
 static uint8_t *colours(void)
@@ -138,8 +158,8 @@ static struct jpeg_file webp_file(bool lossless)
     return file;
 }
 
-// Every kind of JPEG, upright and turned, then the other formats.
-enum { FIRST_PNG = 2 * JPEG_KINDS, FIRST_WEBP, FILES = FIRST_WEBP + 2 };
+// Every kind of JPEG and a PNG, each upright and turned, then the kinds of WebP.
+enum { FIRST_PNG = 2 * JPEG_KINDS, FIRST_WEBP = FIRST_PNG + 2, FILES = FIRST_WEBP + 2 };
 static struct jpeg_file files[FILES];
 
 static int open_files(void **state)
@@ -147,9 +167,10 @@ static int open_files(void **state)
     (void)state;
     for (int i = 0; i < JPEG_KINDS; i++) {
         files[2 * i] = jpeg_make(&jpeg_kinds[i], WIDTH, HEIGHT, true);
-        files[2 * i + 1] = turned(files[2 * i]);
+        files[2 * i + 1] = turned_jpeg(files[2 * i]);
     }
     files[FIRST_PNG] = png_file();
+    files[FIRST_PNG + 1] = turned_png(files[FIRST_PNG]);
     files[FIRST_WEBP] = webp_file(false);
     files[FIRST_WEBP + 1] = webp_file(true);
     return 0;
@@ -205,7 +226,7 @@ static void begins_nothing_that_is_not_admitted(void **state)
 static void checks_while_rows_are_skipped(void **state)
 {
     (void)state;
-    for (int i = 0; i <= FIRST_PNG; i++)
+    for (int i = 0; i < FIRST_WEBP; i++)
         for (int bottom = 0; bottom < 2; bottom++) {
             struct watcher watcher = watch();
             watcher.window = (struct image_window){

@@ -376,7 +376,8 @@ static void drain(struct http_server *server, int64_t timeout_ms, bool (*hurry)(
         if (requests == 0 && !fresh && atomic_load(&server->leaving) == 0)
             return;
         if (clock_ns() - start >= timeout_ms * 1000000 || hurry()) {
-            log_warning("stopping with %d requests unanswered", requests);
+            if (requests > 0)
+                log_warning("stopping with %d requests unanswered", requests);
             return;
         }
         poll(NULL, 0, LOOK_MS);

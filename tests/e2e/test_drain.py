@@ -91,6 +91,13 @@ class Drain(Case):
             self.assertEqual({answer for answers in seen for answer in answers},
                              {b"HTTP/1.1 200 OK"})
 
+    def test_no_time_and_nobody_to_wait_for(self):
+        """A connection that has asked nothing is no request that goes unanswered."""
+        with Server("--drain-timeout-ms", 0, model=BUILT_IN) as server, server.open_socket():
+            self.check_good(server)  # the other has been accepted before
+            self.assertEqual(server.stop(), 0)
+            self.assertNotIn("unanswered", server.stderr())
+
     @unittest.skipIf(SANITIZED, "the search for leaks takes longer than what is to be seen")
     def test_connections_that_were_never_used(self):
         """Those that may still ask hold a stop for a second; those that have gone do not."""

@@ -162,6 +162,15 @@ class Admin(Case):
             with socket.create_connection(address, TIMEOUT) as probe:
                 self.assertEqual(self.ask(probe, path), 200)
 
+    def test_who_falls_silent(self):
+        """Twenty seconds, however long the main port waits."""
+        _, address = self.start("--idle-timeout-ms", 3600 * 1000)
+        with socket.create_connection(address, TIMEOUT) as connection:
+            self.assertEqual(self.ask(connection), 200)
+            start = time.monotonic()
+            self.assertEqual(connection.recv(1), b"")
+            self.assertGreater(time.monotonic() - start, 19)
+
     def test_an_address_of_its_own(self):
         server, (host, port) = self.start("--admin-listen", "127.0.0.3")
         self.assertEqual(host, "127.0.0.3")

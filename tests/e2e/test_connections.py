@@ -169,7 +169,7 @@ class Admin(Case):
             self.assertEqual(self.ask(connection), 200)
             start = time.monotonic()
             self.assertEqual(connection.recv(1), b"")
-            self.assertGreater(time.monotonic() - start, 19)
+            self.assertGreater(time.monotonic() - start, 15)
 
     def test_an_address_of_its_own(self):
         server, (host, port) = self.start("--admin-listen", "127.0.0.3")

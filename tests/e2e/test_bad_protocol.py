@@ -50,6 +50,8 @@ class Protocol(BadInputCase):
                            (b"Transfer-Encoding: gzip\r\n", b""),
                            (b"Transfer-Encoding: gzip, chunked\r\n", chunk),
                            (b"Transfer-Encoding: xchunked\r\n", chunk),
+                           (b"Transfer-Encoding: chunkedx\r\n", chunk),
+                           (b"Transfer-Encoding: chunked, gzip\r\n", chunk),
                            (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n", chunk),
                            (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", chunk)):
             with self.subTest(head=head):

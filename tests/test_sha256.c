@@ -80,6 +80,20 @@ static void test_a_million_letters(void **state)
     assert_string_equal(digest, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
+// Half a GiB of zeros, whose length in bits takes more than 32 bits.
+static void test_a_large_file(void **state)
+{
+    (void)state;
+    static const uint8_t zeros[1 << 20];
+    struct sha256 sha256;
+    char digest[65];
+    sha256_init(&sha256);
+    for (int i = 0; i < 512; i++)
+        sha256_update(&sha256, zeros, sizeof zeros);
+    sha256_finish(&sha256, digest);
+    assert_string_equal(digest, "9acca8e8c22201155389f65abbf6bc9723edc7384ead80503839f49dcc56d767");
+}
+
 // Every length over three blocks: one piece, single bytes and pieces of 63 have the same digest,
 // and no two lengths share one.
 static void test_pieces(void **state)
@@ -110,6 +124,7 @@ int main(void)
         cmocka_unit_test(test_examples),
         cmocka_unit_test(test_ends_of_blocks),
         cmocka_unit_test(test_a_million_letters),
+        cmocka_unit_test(test_a_large_file),
         cmocka_unit_test(test_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -140,6 +140,13 @@ class Addresses(Case):
         self.assertIn('"proxy" is neither an address', finished.stderr)
 
 
+def ipv6():
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as one:
+        one.bind(("::1", 0))
+        return True
+    return False
+
+
 class Admin(Case):
     def start(self, *options):
         server = self.enterContext(Server("--admin-port", 0, *options, model=MODEL))
@@ -161,6 +168,14 @@ class Admin(Case):
         for path in ("/healthz", "/readyz", "/metrics"):
             with socket.create_connection(address, TIMEOUT) as probe:
                 self.assertEqual(self.ask(probe, path), 200)
+
+    @unittest.skipUnless(ipv6(), "no ::1 here")
+    def test_an_ipv6_address(self):
+        """In brackets, as a URL has it."""
+        _, (host, port) = self.start("--admin-listen", "::1")
+        self.assertEqual(host, "[::1]")
+        with socket.create_connection(("::1", port), TIMEOUT) as probe:
+            self.assertEqual(self.ask(probe), 200)
 
     def test_who_falls_silent(self):
         """Twenty seconds, however long the main port waits."""

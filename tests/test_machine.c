@@ -52,7 +52,7 @@ static void put_v1(void)
 {
     put("/proc/self/mountinfo", v1);
     put("/proc/self/cgroup",
-        "9:name=systemd:/\n4:memory:/m\n3:cpuset:/x\n1:cpu,cpuacct:/a/b\n0::/\n");
+        "9:name=systemd:/\n4:memory:/m\n3:cpu,cpuacct:/a/b\n1:cpuset:/x\n0::/\n");
 }
 
 static struct machine look(void)

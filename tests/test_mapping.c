@@ -5,9 +5,11 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -48,6 +50,12 @@ static void write_file(size_t bytes)
     assert_int_equal(fclose(file), 0);
 }
 
+static bool is_mapped(const void *page)
+{
+    unsigned char resident;
+    return mincore((void *)(uintptr_t)page, 1, &resident) == 0;
+}
+
 static void test_content(void **state)
 {
     (void)state;
@@ -56,7 +64,10 @@ static void test_content(void **state)
     assert_int_equal(mapping_open(path, &first), STATUS_OK);
     assert_int_equal(mapping_open(path, &second), STATUS_OK);
     assert_int_equal(first.length, BYTES);
+    const void *page = first.bytes;
+    assert_true(is_mapped(page));
     mapping_close(&first);
+    assert_false(is_mapped(page));
     assert_null(first.bytes);
     mapping_close(&first); // nothing to close
     for (size_t i = 0; i < BYTES; i++)

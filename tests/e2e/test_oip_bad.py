@@ -10,7 +10,7 @@ import time
 import unittest
 import zlib
 
-from vitserve import SANITIZED, Case, Server, jpeg, multipart, png, together
+from vitserve import SANITIZED, Case, Server, jpeg, metrics, multipart, png, together
 
 PATH = "/v2/models/fashion_vit/infer"
 CROP = 28 * 28 * 3
@@ -273,6 +273,10 @@ class Encodings(BadCase):
                 self.refuse(compress(b'{"id":' + filler * 2000000), "1000000 bytes", status=413,
                             code="body_too_large", Content_Encoding=encoding)
         self.check_good_oip()
+
+    def test_a_refused_one_is_given_back(self):
+        self.refuse(gzip.compress(b"{" + b" " * 100000), "json: line 1", Content_Encoding="gzip")
+        self.until(lambda: metrics(self.server)["vitserve_inflight_bytes"] == 0)
 
     def test_length_beyond_what_comes_out(self):
         body = json.dumps({"inputs": [image()]}).encode()

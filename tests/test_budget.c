@@ -17,9 +17,9 @@ static void test_up_to_the_last_byte(void **state)
     assert_int_equal(budget_take(&budget, 41), STATUS_QUEUE_FULL);
     assert_string_equal(status_detail(STATUS_QUEUE_FULL),
                         "requests in work fill the budget of 100 bytes");
+    // A look takes nothing, nor does a refusal.
     assert_int_equal(budget_check(&budget, 40), STATUS_OK);
-    assert_int_equal(budget_take(&budget, 40),
-                     STATUS_OK); // a look takes nothing, nor does a refusal
+    assert_int_equal(budget_take(&budget, 40), STATUS_OK);
     assert_int_equal(budget_take(&budget, 1), STATUS_QUEUE_FULL);
     assert_int_equal(budget_take(&budget, 0), STATUS_OK);
     budget_give(&budget, 60);

@@ -150,7 +150,7 @@ static void test_oldest(void **state)
     close_pairs(&pairs);
 }
 
-// It is asked after since its last request, however old it is.
+// What counts is its last request, however old the connection is.
 static void test_one_that_asks_is_young(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-"""vitserve bench of the model that is built in, small enough for many passes under the sanitizers: the
-JSON, the table, and lists of batch sizes that are none."""
+"""vitserve bench: the JSON, the table, and lists of batch sizes that are none. The model is the one
+that is built in: small enough for many passes in a second, even under the sanitizers."""
 
 import json
 import unittest
